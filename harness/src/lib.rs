@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Shakedown, a conformance and benchmark harness for image builders; empty until its first slice lands.
