@@ -23,6 +23,36 @@ pub struct StepRecord {
     pub size_bytes: u64,
     /// When the step was executed, in seconds since the epoch; it goes into the image's history.
     pub created_s: i64,
+    /// The boot in which the layer was written or last found whole.
+    pub boot: BootId,
+}
+
+/// Tells one boot of this machine from another.
+///
+/// The files of a layer are not synced when they are written, so what a layer holds after a power cut is only known
+/// once it has been hashed again. A record of another boot says that this is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootId(u64);
+
+impl BootId {
+    /// The id that stands for the kernel's `boot_id` text.
+    pub fn of(text: &str) -> Self {
+        let hash = blake3::hash(text.trim().as_bytes());
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.as_bytes()[..8]);
+        Self(u64::from_le_bytes(first))
+    }
+
+    /// Reads an id as [`fmt::Display`] writes it.
+    pub fn parse(text: &str) -> Option<Self> {
+        u64::from_str_radix(text, 16).ok().map(Self)
+    }
+}
+
+impl fmt::Display for BootId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:016x}", self.0)
+    }
 }
 
 /// The index could not be read or written.
@@ -38,13 +68,14 @@ pub struct IndexError {
     pub source: std::io::Error,
 }
 
-/// `1 <chain hex> <diff hex> <size> <created>`: the leading number is the format's version.
+/// `1 <chain hex> <diff hex> <size> <created> <boot>`: the leading number is the format's version.
 const FORMAT_VERSION: &str = "1";
 
 impl fmt::Display for StepRecord {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { chain, diff_id, size_bytes, created_s } = self;
-        write!(out, "{FORMAT_VERSION} {} {} {size_bytes} {created_s}", chain.0.hex(), diff_id.0.hex())
+        let Self { chain, diff_id, size_bytes, created_s, boot } = self;
+        let (chain, diff_id) = (chain.0.hex(), diff_id.0.hex());
+        write!(out, "{FORMAT_VERSION} {chain} {diff_id} {size_bytes} {created_s} {boot}")
     }
 }
 
@@ -61,6 +92,7 @@ impl StepRecord {
             diff_id: DiffId(digest(parts.next()?)?),
             size_bytes: parts.next()?.parse().ok()?,
             created_s: parts.next()?.parse().ok()?,
+            boot: BootId::parse(parts.next()?)?,
         };
         parts.next().is_none().then_some(record)
     }
@@ -180,6 +212,7 @@ mod tests {
             diff_id: DiffId(Digest::of(b"diff")),
             size_bytes,
             created_s: -5,
+            boot: BootId::of("boot"),
         }
     }
 

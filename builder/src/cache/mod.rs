@@ -11,7 +11,7 @@ mod policy;
 mod results;
 mod state_dir;
 
-pub use index::{IndexError, StepIndex, StepRecord};
+pub use index::{BootId, IndexError, StepIndex, StepRecord};
 pub use key::{KeyBuilder, StepKey, StepKeyError};
 pub use policy::{CacheLimits, FileSystemUse, Kept, PinnedSnapshot, PrunePlan, plan_prune};
 pub use results::{BuildResult, ResultLog, ResultsError};

@@ -61,7 +61,8 @@ pub struct FileSystemUse {
 }
 
 impl FileSystemUse {
-    fn over(&self, percent: u8, freed_bytes: u64) -> bool {
+    /// Whether more than `percent` is in use once `freed_bytes` are given back.
+    pub fn over(&self, percent: u8, freed_bytes: u64) -> bool {
         let used = u128::from(self.used_bytes.saturating_sub(freed_bytes));
         used * 100 > u128::from(self.total_bytes) * u128::from(percent)
     }

@@ -61,6 +61,11 @@ impl StateDir {
         self.store.join("results")
     }
 
+    /// The directory of markers of builds that have snapshots of their own in the store.
+    pub fn active(&self) -> PathBuf {
+        self.store.join("active")
+    }
+
     /// Says that cached steps are in use until the lock is dropped; any number of builds may say so at once.
     ///
     /// # Errors
