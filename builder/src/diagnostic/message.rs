@@ -28,11 +28,15 @@ pub struct Location {
 }
 
 impl Location {
-    /// A place in `source`. A span that reaches beyond the text or cuts a character is widened or cut to fit, so that
-    /// every location can be rendered.
+    /// A place in `source`. A span that reaches beyond the text or cuts a character is widened or cut to fit, and the
+    /// place after the last line break becomes the one before it, so that every location has a line to be shown.
     pub fn new(file: impl Into<String>, source: Arc<str>, span: Range<usize>) -> Self {
-        let start = source.floor_char_boundary(span.start.min(source.len()));
-        let end = source.ceil_char_boundary(span.end.min(source.len())).max(start);
+        let last_line_end = source
+            .strip_suffix('\n')
+            .map_or(source.len(), |text| text.strip_suffix('\r').unwrap_or(text).len());
+        let start = source.floor_char_boundary(span.start);
+        let start = if start == source.len() { last_line_end } else { start };
+        let end = source.ceil_char_boundary(span.end.clamp(start, source.len()));
         Self { file: file.into(), source, span: start..end }
     }
 
@@ -158,7 +162,7 @@ mod tests {
     fn places_are_counted_from_one_and_in_characters() {
         let source: Arc<str> = "FROM a\nRUN é x\r\n".into();
         for (span, line, column) in
-            [(0..4, 1, 1), (5..6, 1, 6), (7..10, 2, 1), (14..15, 2, 7), (17..17, 3, 1), (6..6, 1, 7)]
+            [(0..4, 1, 1), (5..6, 1, 6), (7..10, 2, 1), (14..15, 2, 7), (17..17, 2, 8), (6..6, 1, 7)]
         {
             let location = Location::new("Dockerfile", source.clone(), span.clone());
             assert_eq!((location.line(), location.column()), (line, column), "{span:?}");

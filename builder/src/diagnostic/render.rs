@@ -51,14 +51,30 @@ mod tests {
             .at(place("FROM scratch\nADD a.tar /\nCMD x\n", "ADD"))
             .with_note("only plain files are involved here")
             .with_help("use COPY");
-        insta::assert_snapshot!(error.render(false), @"");
+        insta::assert_snapshot!(error.render(false), @"
+        error[dockerfile/unsupported]: ADD is not supported yet
+         --> Dockerfile:2:1
+          |
+        2 | ADD a.tar /
+          | ^^^
+          |
+          = note: only plain files are involved here
+          = help: use COPY
+        ");
     }
 
     #[test]
     fn a_span_over_several_lines() {
         let error = Diagnostic::error("run/failed", "exit code 1")
             .at(place("FROM a\r\nRUN x \\\r\n  y\r\nCMD z", "RUN x \\\r\n  y"));
-        insta::assert_snapshot!(error.render(false), @"");
+        insta::assert_snapshot!(error.render(false), @r"
+        error[run/failed]: exit code 1
+         --> Dockerfile:2:1
+          |
+        2 | / RUN x \
+        3 | |   y
+          | |___^
+        ");
     }
 
     #[test]
@@ -70,7 +86,13 @@ mod tests {
             source,
             end..end,
         ));
-        insta::assert_snapshot!(error.render(false), @"");
+        insta::assert_snapshot!(error.render(false), @"
+        error[dockerfile/empty]: no instruction
+         --> Dockerfile:1:10
+          |
+        1 | # nothing
+          |          ^
+        ");
     }
 
     #[test]
@@ -80,7 +102,15 @@ mod tests {
             Diagnostic::warning("a/b", "two").render(false),
             Diagnostic::notice("a/b", "three").with_help("four").render(false),
         ];
-        insta::assert_snapshot!(lines.join("\n---\n"), @"");
+        insta::assert_snapshot!(lines.join("\n---\n"), @"
+        error[a/b]: one
+        ---
+        warning[a/b]: two
+        ---
+        note[a/b]: three
+         |
+         = help: four
+        ");
     }
 
     #[test]

@@ -405,3 +405,6 @@ impl<'a> Expander<'a> {
         rest[..length].to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,3 +67,6 @@ fn parse_source(file: &str, source: &Arc<str>) -> Result<Dockerfile, Fault> {
         source: source.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests;

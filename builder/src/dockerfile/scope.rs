@@ -206,3 +206,6 @@ fn assign<V>(list: &mut Vec<(String, V)>, name: &str, value: V) {
         None => list.push((name.to_owned(), value)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -232,3 +232,6 @@ fn target(dockerfile: &Dockerfile, wanted: Option<&str>) -> Result<StageId, Plan
             .collect(),
     })
 }
+
+#[cfg(test)]
+mod tests;
