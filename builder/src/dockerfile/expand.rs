@@ -62,16 +62,15 @@ pub enum ExpandErrorKind {
     TooDeep,
 }
 
+/// Where the values of variables come from; `None` is an unset one.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// Expands a word to one text: variables are replaced, quotes and escapes removed, white space is kept.
 ///
 /// # Errors
 ///
 /// Unfinished quotes and substitutions, unknown modifiers, bad patterns, and `?` modifiers that strike.
-pub fn expand(
-    word: &Word,
-    escape: char,
-    lookup: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, ExpandError> {
+pub fn expand(word: &Word, escape: char, lookup: Lookup<'_>) -> Result<String, ExpandError> {
     Expander::new(word, escape, Some(lookup)).run().map(|sink| sink.text)
 }
 
@@ -80,11 +79,7 @@ pub fn expand(
 /// # Errors
 ///
 /// Those of [`expand`].
-pub fn expand_words(
-    word: &Word,
-    escape: char,
-    lookup: &dyn Fn(&str) -> Option<String>,
-) -> Result<Vec<String>, ExpandError> {
+pub fn expand_words(word: &Word, escape: char, lookup: Lookup<'_>) -> Result<Vec<String>, ExpandError> {
     Expander::new(word, escape, Some(lookup)).run().map(Sink::into_words)
 }
 
@@ -149,7 +144,7 @@ struct Expander<'a> {
     position: usize,
     escape: char,
     /// Where values come from. `None` only collects names: nothing is evaluated then, so nothing can be missing.
-    lookup: Option<&'a dyn Fn(&str) -> Option<String>>,
+    lookup: Option<Lookup<'a>>,
     names: Vec<String>,
     /// Whether escapes stay in the text. They do in patterns, which have a use for them.
     keep_escapes: bool,
@@ -157,7 +152,7 @@ struct Expander<'a> {
 }
 
 impl<'a> Expander<'a> {
-    fn new(word: &'a Word, escape: char, lookup: Option<&'a dyn Fn(&str) -> Option<String>>) -> Self {
+    fn new(word: &'a Word, escape: char, lookup: Option<Lookup<'a>>) -> Self {
         Self { word, position: 0, escape, lookup, names: Vec::new(), keep_escapes: false, depth: 0 }
     }
 

@@ -24,6 +24,7 @@ pub use ast::{
     Alias, ArgDeclaration, Command, Copy, Dockerfile, From, Instruction, InstructionKind, Stage, Word,
 };
 pub use error::SyntaxError;
-pub use expand::{ExpandError, ExpandErrorKind, expand, expand_words, variables};
+pub use expand::{ExpandError, ExpandErrorKind, Lookup, expand, expand_words, variables};
 pub use heredoc::Heredoc;
 pub use parse::parse;
+pub use pattern::PatternError;

@@ -14,7 +14,8 @@ use crate::diagnostic::{Diagnostic, Location};
 ///
 /// # Errors
 ///
-/// The first mistake in the file, and what this builder cannot do yet: it is refused here, never ignored.
+/// The first mistake, those of whole lines (length, unfinished heredocs) before those of instructions; and the first
+/// thing that this builder cannot do yet: it is refused here, never ignored.
 pub fn parse(file_name: &str, source: &str) -> Result<Dockerfile, Box<Diagnostic>> {
     let source: Arc<str> = Arc::from(source.strip_prefix('\u{feff}').unwrap_or(source));
     parse_source(file_name, &source).map_err(|fault| Box::new(fault.into_diagnostic(file_name, &source)))

@@ -39,11 +39,7 @@ pub(super) fn quoted(text: Text<'_>, escape: char) -> Vec<Text<'_>> {
         match (quote, letter) {
             (None, '\'' | '"') => quote = Some(letter),
             (Some(opening), _) if opening == letter => quote = None,
-            (None | Some('"'), _) if letter == escape => {
-                if letters.next().is_none() {
-                    end = at;
-                }
-            }
+            (None | Some('"'), _) if letter == escape => end = letters.next().map_or(at, |_| end),
             _ => {}
         }
     }

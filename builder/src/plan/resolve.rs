@@ -16,7 +16,7 @@ use crate::image::ImageReference;
 ///
 /// An unknown target, a global ARG that cannot be expanded, and names in reachable stages that lead nowhere.
 pub fn plan(dockerfile: &Dockerfile, request: &PlanRequest) -> Result<Plan, Box<Diagnostic>> {
-    Resolver::new(dockerfile, request)?.plan().map_err(Box::new)
+    Resolver::new(dockerfile, request)?.plan()
 }
 
 struct Resolver<'a> {
@@ -31,13 +31,13 @@ impl<'a> Resolver<'a> {
         let target = target(dockerfile, request.target.as_deref())
             .map_err(|error| Box::new(error.into_diagnostic(dockerfile, None)))?;
         let mut resolver = Self { dockerfile, request, target, global_args: BTreeMap::new() };
-        resolver.resolve_global_args().map_err(Box::new)?;
+        resolver.resolve_global_args()?;
         Ok(resolver)
     }
 
     /// Platform arguments, then the ARGs before the first FROM in order. A build argument overrides any of them, and
     /// then the default is not even looked at.
-    fn resolve_global_args(&mut self) -> Result<(), Diagnostic> {
+    fn resolve_global_args(&mut self) -> Result<(), Box<Diagnostic>> {
         let stage_name = self.dockerfile.stages[self.target.0].name.clone();
         self.global_args = self.request.platform_args.clone();
         self.global_args.insert("TARGETSTAGE".to_owned(), stage_name.unwrap_or_else(|| "default".to_owned()));
@@ -57,16 +57,16 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    fn expand(&self, word: &Word) -> Result<String, Diagnostic> {
+    fn expand(&self, word: &Word) -> Result<String, Box<Diagnostic>> {
         expand(word, self.dockerfile.escape, &|name| self.global_args.get(name).cloned())
-            .map_err(|error| error.into_diagnostic(&self.dockerfile.file, &self.dockerfile.source))
+            .map_err(|error| Box::new(error.into_diagnostic(&self.dockerfile.file, &self.dockerfile.source)))
     }
 
-    fn fail<T>(&self, error: PlanError, span: &Range<usize>) -> Result<T, Diagnostic> {
-        Err(error.into_diagnostic(self.dockerfile, Some(span.clone())))
+    fn fail<T>(&self, error: PlanError, span: &Range<usize>) -> Result<T, Box<Diagnostic>> {
+        Err(Box::new(error.into_diagnostic(self.dockerfile, Some(span.clone()))))
     }
 
-    fn plan(self) -> Result<Plan, Diagnostic> {
+    fn plan(self) -> Result<Plan, Box<Diagnostic>> {
         let mut planned: BTreeMap<StageId, PlannedStage> = BTreeMap::new();
         let mut open = vec![self.target];
         while let Some(id) = open.pop() {
@@ -92,7 +92,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn stage(&self, id: StageId) -> Result<PlannedStage, Diagnostic> {
+    fn stage(&self, id: StageId) -> Result<PlannedStage, Box<Diagnostic>> {
         let stage = &self.dockerfile.stages[id.0];
         let base = self.base(id, stage)?;
         let instructions = stage
@@ -105,7 +105,7 @@ impl<'a> Resolver<'a> {
                 };
                 Ok(PlannedInstruction { instruction: instruction.clone(), copy_source })
             })
-            .collect::<Result<Vec<_>, Diagnostic>>()?;
+            .collect::<Result<Vec<_>, Box<Diagnostic>>>()?;
         let base_stage = match base {
             Base::Stage(id) => Some(id),
             Base::Scratch | Base::Image(..) => None,
@@ -128,7 +128,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn base(&self, id: StageId, stage: &Stage) -> Result<Base, Diagnostic> {
+    fn base(&self, id: StageId, stage: &Stage) -> Result<Base, Box<Diagnostic>> {
         let word = &stage.from.image;
         let name = self.expand(word)?;
         if name.is_empty() {
@@ -144,7 +144,7 @@ impl<'a> Resolver<'a> {
         Ok(Base::Image(self.image(&name, &word.span)?, word.span.clone()))
     }
 
-    fn copy_source(&self, id: StageId, from: Option<&Word>) -> Result<CopySource, Diagnostic> {
+    fn copy_source(&self, id: StageId, from: Option<&Word>) -> Result<CopySource, Box<Diagnostic>> {
         let Some(word) = from else { return Ok(CopySource::Context) };
         let name = &word.raw;
         if name.is_empty() {
@@ -183,7 +183,7 @@ impl<'a> Resolver<'a> {
         self.dockerfile.stages[..id.0].iter().rposition(|stage| is_named(stage, name)).map(StageId)
     }
 
-    fn image(&self, name: &str, span: &Range<usize>) -> Result<ImageReference, Diagnostic> {
+    fn image(&self, name: &str, span: &Range<usize>) -> Result<ImageReference, Box<Diagnostic>> {
         name.parse().or_else(|error: crate::image::ReferenceError| {
             self.fail(PlanError::ImageName { name: name.to_owned(), reason: error.reason }, span)
         })

@@ -293,7 +293,7 @@ fn spans(file: &Dockerfile) -> Vec<std::ops::Range<usize>> {
                     pairs.iter().flat_map(|(name, value)| [name, value]).for_each(&mut word);
                 }
                 InstructionKind::Arg(args) => {
-                    args.iter().filter_map(|arg| arg.default.as_ref()).for_each(&mut word)
+                    args.iter().filter_map(|arg| arg.default.as_ref()).for_each(&mut word);
                 }
                 InstructionKind::Workdir(text) | InstructionKind::User(text) => word(text),
                 InstructionKind::Expose(words) => words.iter().for_each(&mut word),
