@@ -241,3 +241,73 @@ fn is_false(flag: &bool) -> bool {
 fn is_zero(number: &i64) -> bool {
     *number == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Digest;
+
+    /// Keys in Docker's order, with everything that must not stop the reader.
+    const DOCKER: &str = r#"{"architecture":"arm64","config":{"Hostname":"","AttachStdin":false,"User":"1:2",
+        "ExposedPorts":{"80/tcp":{},"443/tcp":null},"Tty":false,"Env":["PATH=/bin","A=\u003cb\u003e"],"Cmd":null,
+        "Healthcheck":{"Test":["CMD","true"],"Interval":5000000000,"Retries":3},"Volumes":null,"WorkingDir":"/w",
+        "Entrypoint":["/e"],"OnBuild":["RUN x"],"Labels":{"b":"2","a":"1"},"StopSignal":"SIGINT","Shell":["/bin/sh"]},
+        "container":"0123","created":"2024-01-02T03:04:05.123456789Z","docker_version":"20.10","id":null,
+        "history":[{"created":"2024-01-01T00:00:00Z","created_by":"ADD x"},{"created_by":"CMD","empty_layer":true}],
+        "os":"linux","rootfs":{"type":"layers",
+        "diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]},"variant":"v8"}"#;
+
+    #[test]
+    fn a_docker_config_is_read_and_written_in_the_order_of_oci() {
+        let read = Document::<ImageConfig>::parse(DOCKER.as_bytes().to_vec()).unwrap();
+        assert_eq!(read.raw(), DOCKER.as_bytes());
+        assert_eq!(read.digest(), Digest::of(DOCKER.as_bytes()));
+        assert_eq!(read.value().platform().to_string(), "linux/arm64");
+        read.check_history().unwrap();
+
+        let written = Document::write(read.value().clone());
+        insta::assert_snapshot!(str::from_utf8(written.raw()).unwrap(), @r#"{"created":"2024-01-02T03:04:05.123456789Z","architecture":"arm64","os":"linux","variant":"v8","config":{"User":"1:2","ExposedPorts":{"443/tcp":{},"80/tcp":{}},"Env":["PATH=/bin","A=<b>"],"Entrypoint":["/e"],"WorkingDir":"/w","Labels":{"a":"1","b":"2"},"StopSignal":"SIGINT","Healthcheck":{"Test":["CMD","true"],"Interval":5000000000,"Retries":3},"OnBuild":["RUN x"],"Shell":["/bin/sh"]},"rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]},"history":[{"created":"2024-01-01T00:00:00Z","created_by":"ADD x"},{"created_by":"CMD","empty_layer":true}]}"#);
+        assert_eq!(written.digest(), Digest::of(written.raw()));
+        let again = Document::<ImageConfig>::parse(written.raw().to_vec()).unwrap();
+        assert_eq!(again, written);
+    }
+
+    #[test]
+    fn an_empty_config_has_only_what_the_specification_demands() {
+        let written = Document::write(ImageConfig::default());
+        insta::assert_snapshot!(str::from_utf8(written.raw()).unwrap(), @r#"{"architecture":"","os":"","config":{},"rootfs":{"type":"layers","diff_ids":[]}}"#);
+        for sparse in ["{}", r#"{"config":null,"rootfs":null,"history":null,"created":null,"os":null}"#] {
+            let read = Document::<ImageConfig>::parse(sparse.as_bytes().to_vec()).unwrap();
+            assert_eq!(*read.value(), ImageConfig::default());
+        }
+    }
+
+    #[test]
+    fn the_history_must_count_the_layers() {
+        let history = |empty: &[bool]| {
+            empty
+                .iter()
+                .map(|empty_layer| History { empty_layer: *empty_layer, ..History::default() })
+                .collect()
+        };
+        let layer = DiffId(Digest::of(b""));
+        for (empty, layers, sound) in [
+            (&[][..], 2, true),
+            (&[false, true, false], 2, true),
+            (&[false], 2, false),
+            (&[true], 1, false),
+            (&[false], 0, false),
+        ] {
+            let rootfs = Rootfs { diff_ids: vec![layer; layers], ..Rootfs::default() };
+            let config = ImageConfig { history: history(empty), rootfs, ..ImageConfig::default() };
+            let checked = Document::write(config).check_history();
+            assert_eq!(checked.is_ok(), sound, "{empty:?} with {layers} layers: {checked:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_config_says_so() {
+        let error = Document::<ImageConfig>::parse(b"[1]".to_vec()).unwrap_err();
+        assert!(error.to_string().starts_with("parse image config sha256:"), "{error}");
+    }
+}

@@ -102,9 +102,11 @@ pub struct Manifest {
     pub schema_version: u32,
     /// What the document says of itself; may be absent in OCI.
     #[serde(rename = "mediaType", default, skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "null_as_default")]
     pub media_type: String,
     /// What an artifact is.
     #[serde(rename = "artifactType", default, skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "null_as_default")]
     pub artifact_type: String,
     /// The image config.
     pub config: Descriptor,
@@ -142,9 +144,11 @@ pub struct Index {
     pub schema_version: u32,
     /// What the document says of itself; may be absent in OCI.
     #[serde(rename = "mediaType", default, skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "null_as_default")]
     pub media_type: String,
     /// What an artifact is.
     #[serde(rename = "artifactType", default, skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "null_as_default")]
     pub artifact_type: String,
     /// The manifests, or further indexes.
     #[serde(deserialize_with = "null_as_default")]
@@ -219,5 +223,108 @@ impl ManifestOrIndex {
             "" => Ok(Self::Manifest(Document::parse_as("manifest", raw)?)),
             _ => Err(DocumentError::MediaType { digest, media_type }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(media_type: &str, text: &str) -> Descriptor {
+        Descriptor::new(media_type, Digest::of(text.as_bytes()), text.len() as u64)
+    }
+
+    #[test]
+    fn a_manifest_is_written_as_oci_and_layers_keep_their_descriptors() {
+        let mut base = descriptor("application/vnd.docker.image.rootfs.diff.tar.gzip", "base");
+        base.urls = vec!["https://example.test/base".to_owned()];
+        base.annotations =
+            BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]);
+        let layers = vec![base, descriptor(media_type::LAYER, "own")];
+        let written = Document::write(Manifest::oci(descriptor(media_type::CONFIG, "{}"), layers));
+        insta::assert_snapshot!(str::from_utf8(written.raw()).unwrap(), @r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"sha256:cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2","size":4,"urls":["https://example.test/base"],"annotations":{"a":"1","b":"2"}},{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:5b3975651c3cab92d044c096dc30a1c2d9525497457472de48c51ecb363d1f4a","size":3}]}"#);
+        let read = ManifestOrIndex::parse(written.raw().to_vec(), "").unwrap();
+        assert_eq!(read, ManifestOrIndex::Manifest(written));
+    }
+
+    #[test]
+    fn documents_are_told_apart() {
+        let manifest = |media_type: &str| {
+            let config = r#"{"mediaType":"x","size":1,"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}"#;
+            format!(r#"{{"schemaVersion":2{media_type},"config":{config},"layers":null,"unknown":1}}"#)
+        };
+        let index = |media_type: &str| format!(r#"{{"schemaVersion":2{media_type},"manifests":[]}}"#);
+        let own = |name: &str| format!(r#","mediaType":"{name}""#);
+        for (document, from, is_index) in [
+            (manifest(""), "", false),
+            (manifest(""), media_type::MANIFEST, false),
+            (manifest(&own(media_type::DOCKER_MANIFEST)), "", false),
+            (manifest(&own(media_type::MANIFEST)), media_type::INDEX, false),
+            (index(""), "", true),
+            (index(r#","mediaType":null"#), "", true),
+            (index(&own(media_type::INDEX)), "", true),
+            (index(&own(media_type::DOCKER_INDEX)), "", true),
+        ] {
+            let read = ManifestOrIndex::parse(document.clone().into_bytes(), from).unwrap();
+            assert_eq!(matches!(read, ManifestOrIndex::Index(_)), is_index, "{document}");
+        }
+        let schema_1 = index(&own("application/vnd.docker.distribution.manifest.v1+prettyjws"));
+        let error = ManifestOrIndex::parse(schema_1.into_bytes(), "").unwrap_err();
+        assert!(
+            error.to_string().ends_with(
+                ": media type \"application/vnd.docker.distribution.manifest.v1+prettyjws\" is not supported"
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_closest_platform_is_chosen() {
+        let entry = |platform: Option<&str>| {
+            let text = platform.unwrap_or("none");
+            let mut descriptor = descriptor(media_type::MANIFEST, text);
+            descriptor.platform = platform.map(|text| {
+                let mut parts = text.split('/').map(str::to_owned);
+                let mut next = || parts.next().unwrap_or_default();
+                let (os, architecture, variant) = (next(), next(), next());
+                Platform { os, architecture, variant, os_version: String::new(), os_features: Vec::new() }
+            });
+            descriptor
+        };
+        let choose = |offered: &[Option<&str>], wanted: &str| {
+            let manifests: Vec<_> = offered.iter().map(|platform| entry(*platform)).collect();
+            let index = Index {
+                schema_version: 2,
+                media_type: media_type::INDEX.to_owned(),
+                artifact_type: String::new(),
+                manifests,
+                subject: None,
+                annotations: BTreeMap::new(),
+            };
+            let chosen = index.choose(&wanted.parse().unwrap()).map(|chosen| chosen.digest);
+            offered
+                .iter()
+                .find(|platform| chosen == Some(Digest::of(platform.unwrap_or("none").as_bytes())))
+                .map(|platform| platform.unwrap_or("none").to_owned())
+        };
+        let arms =
+            [Some("linux/arm/v5"), Some("linux/arm/v7"), Some("linux/arm64/v8"), Some("unknown/unknown")];
+        for (offered, wanted, chosen) in [
+            (&arms[..], "linux/arm64", Some("linux/arm64/v8")),
+            (&arms, "linux/arm/v7", Some("linux/arm/v7")),
+            (&arms, "linux/arm/v6", Some("linux/arm/v5")),
+            (&arms, "linux/amd64", None),
+            (&[None], "linux/amd64", Some("none")),
+            (&[None, Some("linux/amd64")], "linux/amd64", Some("linux/amd64")),
+        ] {
+            assert_eq!(choose(offered, wanted).as_deref(), chosen, "{wanted} among {offered:?}");
+        }
+    }
+
+    #[test]
+    fn an_index_entry_keeps_the_order_of_go() {
+        let mut entry = descriptor(media_type::MANIFEST, "x");
+        entry.platform = Some("linux/arm/v7".parse().unwrap());
+        insta::assert_snapshot!(serde_json::to_string(&entry).unwrap(), @r#"{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","size":1,"platform":{"architecture":"arm","os":"linux","variant":"v7"}}"#);
     }
 }

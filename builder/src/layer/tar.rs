@@ -316,3 +316,208 @@ fn record(records: &mut Vec<u8>, keyword: &str, value: &[u8]) {
     records.extend_from_slice(value);
     records.push(b'\n');
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stream(fill: impl FnOnce(&mut TarWriter<'_>)) -> (Vec<u8>, LayerDigest) {
+        let mut bytes = Vec::new();
+        let mut writer = TarWriter::new(&mut bytes);
+        fill(&mut writer);
+        let digest = writer.finish().unwrap();
+        (bytes, digest)
+    }
+
+    fn field(block: &[u8], at: std::ops::Range<usize>) -> String {
+        String::from_utf8(block[at].to_vec()).unwrap().replace('\0', ".")
+    }
+
+    #[test]
+    fn an_empty_layer_is_two_zero_blocks() {
+        let (bytes, digest) = stream(|_| ());
+        assert_eq!(bytes, [0; 1024]);
+        // The diff id of every empty layer that any tool has ever made.
+        assert_eq!(
+            digest.diff_id.to_string(),
+            "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+        );
+        assert_eq!((digest.size_bytes, digest.entries), (1024, 0));
+    }
+
+    #[test]
+    fn every_field_of_a_header_is_as_documented() {
+        let metadata = Metadata { mode: 0o4755, uid: 1000, gid: 8, mtime_s: 1_700_000_000, capability: None };
+        let (bytes, _) = stream(|tar| {
+            let path = ImagePath::new("/usr/bin/tool");
+            tar.member(&path, &metadata, Member::File { size_bytes: 5 }).unwrap();
+            tar.content(5, &mut &b"hello"[..], &mut io::sink()).unwrap();
+        });
+        assert_eq!(bytes.len(), 4 * 512);
+        for (range, text) in [
+            (0..14, "usr/bin/tool.."),
+            (100..108, "0004755."),
+            (108..116, "0001750."),
+            (116..124, "0000010."),
+            (124..136, "00000000005."),
+            (136..148, "14524770400."),
+            (148..156, "011550. "),
+            (156..157, "0"),
+            (157..159, ".."),
+            (257..265, "ustar.00"),
+            (265..329, &".".repeat(64)),
+            (329..345, "0000000.0000000."),
+            (345..500, &".".repeat(155)),
+        ] {
+            assert_eq!(field(&bytes, range.clone()), text, "bytes {range:?}");
+        }
+        assert_eq!(field(&bytes, 512..520), "hello...");
+    }
+
+    #[test]
+    fn the_stream_of_version_1_never_changes() {
+        let owner = Metadata {
+            mode: 0o7777,
+            uid: 3_000_000,
+            gid: 3_000_000,
+            mtime_s: 9_000_000_000,
+            capability: None,
+        };
+        let plain = Metadata::of_root(0o755, 1);
+        let (_, digest) = stream(|tar| {
+            let mut put = |path: &str, metadata: &Metadata, member: Member<'_>| {
+                tar.member(&ImagePath::new(path), metadata, member).unwrap();
+            };
+            put("/a", &plain, Member::Directory);
+            put("/a/\u{e4}", &owner, Member::Directory);
+            put(&format!("/a/{}", "n".repeat(101)), &plain, Member::Directory);
+            put(
+                &format!("/a/{}/{}", "d".repeat(60), "n".repeat(60)),
+                &plain,
+                Member::Symlink(OsStr::new("x")),
+            );
+            put("/a/l", &plain, Member::Symlink(OsStr::new(&"t".repeat(101))));
+            put("/b", &plain, Member::Hardlink(&ImagePath::new("/a/l")));
+            put("/c", &plain, Member::Special(EntryKind::CharDevice { major: 4, minor: 70_000 }));
+            put("/d", &plain, Member::Special(EntryKind::BlockDevice { major: 8, minor: 1 }));
+            put(
+                "/e",
+                &Metadata { capability: Some(vec![0, 1, 255]), ..plain.clone() },
+                Member::Special(EntryKind::Fifo),
+            );
+            tar.whiteout(&ImagePath::new("/gone")).unwrap();
+            tar.whiteout(&ImagePath::new("/a/gone")).unwrap();
+        });
+        // Changing this value means changing TAR_VERSION and keeping the old writer.
+        assert_eq!(TAR_VERSION, 1);
+        assert_eq!(
+            digest.diff_id.to_string(),
+            "sha256:51289bbc61178e768f951ac9f4aa15b5a9466cfd51cc382798da5b02c32d901a"
+        );
+        assert_eq!(digest.entries, 11);
+    }
+
+    #[test]
+    fn what_ustar_cannot_say_is_a_pax_record() {
+        let fields = |name, link, size_bytes| Fields { name, link, kind: b'0', size_bytes, device: (0, 0) };
+        let long = [b'x'; 101];
+        let text = |fields: Fields<'_>, metadata: &Metadata| {
+            String::from_utf8_lossy(&fields.pax_records(metadata)).into_owned()
+        };
+        let plain = Metadata::of_root(0o644, 0);
+        assert_eq!(text(fields(b"short", b"", 0), &plain), "");
+        assert_eq!(text(fields("\u{e4}".as_bytes(), b"", 0), &plain), "11 path=\u{e4}\n");
+        assert_eq!(text(fields(b"a", &long, 0), &plain), format!("115 linkpath={}\n", "x".repeat(101)));
+        assert_eq!(text(fields(b"a", b"", OCTAL_12), &plain), "");
+        assert_eq!(text(fields(b"a", b"", OCTAL_12 + 1), &plain), "19 size=8589934592\n");
+        let far = Metadata { uid: 2_097_152, gid: 4_000_000_000, mtime_s: 9_000_000_000, ..plain };
+        assert_eq!(
+            text(fields(b"a", b"", 0), &far),
+            "18 gid=4000000000\n20 mtime=9000000000\n15 uid=2097152\n"
+        );
+    }
+
+    #[test]
+    fn a_record_counts_its_own_length() {
+        for (length, start) in [(1, "6 k="), (4, "9 k="), (5, "11 k="), (93, "99 k="), (94, "101 k=")] {
+            let mut records = Vec::new();
+            record(&mut records, "k", &vec![b'v'; length]);
+            assert!(records.starts_with(start.as_bytes()), "{}", String::from_utf8_lossy(&records));
+            assert_eq!(records.len().to_string(), start.split(' ').next().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_an_error() {
+        for (size_bytes, found) in [(4, FoundBytes::More), (6, FoundBytes::Only(5))] {
+            stream(|tar| {
+                let error = tar.content(size_bytes, &mut &b"hello"[..], &mut io::sink()).unwrap_err();
+                assert!(matches!(error, CopyError::Size(size) if size == found), "{error:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn contents_cross_the_buffer_unharmed() {
+        let content: Vec<u8> = (0..3 * BUFFER_BYTES + 77).map(|at| (at % 251) as u8).collect();
+        let mut copy = Vec::new();
+        let (bytes, digest) = stream(|tar| {
+            let size_bytes = content.len() as u64;
+            tar.member(&ImagePath::new("a"), &Metadata::of_root(0o644, 0), Member::File { size_bytes })
+                .unwrap();
+            tar.content(size_bytes, &mut content.as_slice(), &mut copy).unwrap();
+        });
+        assert_eq!(copy, content);
+        assert_eq!(&bytes[512..512 + content.len()], content);
+        assert_eq!(digest.size_bytes, bytes.len() as u64);
+        assert_eq!(bytes.len() % 512, 0);
+        assert_eq!(digest.diff_id.0, crate::image::Digest::of(&bytes));
+    }
+
+    proptest! {
+        /// An independent reader finds what was written.
+        #[test]
+        fn another_reader_agrees(
+            names in prop::collection::vec("[a-z\u{e4}]{1,90}", 1..4),
+            target in "[a-z/\u{e4}]{1,140}",
+            mode in 0_u32..0o10000,
+            uid in 0_u32..u32::MAX,
+            mtime_s in 0_i64..9_223_372_036,
+            // This reader splits records at every newline, also at one inside a value.
+            capability in prop::option::of(prop::collection::vec(11_u8.., 1..30)),
+        ) {
+            let path = ImagePath::new(names.join("/"));
+            let metadata = Metadata { mode, uid, gid: uid / 2, mtime_s, capability };
+            let (bytes, _) = stream(|tar| {
+                tar.member(&path, &metadata, Member::Symlink(OsStr::new(&target))).unwrap();
+            });
+            let mut archive = ::tar::Archive::new(bytes.as_slice());
+            let mut entries = archive.entries().unwrap();
+            let mut entry = entries.next().unwrap().unwrap();
+            let extensions: Vec<(String, Vec<u8>)> = entry
+                .pax_extensions()
+                .unwrap()
+                .into_iter()
+                .flatten()
+                .map(|record| record.unwrap())
+                .map(|record| (record.key().unwrap().to_owned(), record.value_bytes().to_vec()))
+                .collect();
+            let number = |key: &str, header: u64| {
+                let record = extensions.iter().find(|(name, _)| name == key);
+                record.map_or(header, |(_, value)| std::str::from_utf8(value).unwrap().parse().unwrap())
+            };
+            let header = entry.header();
+            prop_assert_eq!(&*entry.path_bytes(), path.relative().as_bytes());
+            prop_assert_eq!(&*entry.link_name_bytes().unwrap(), target.as_bytes());
+            prop_assert_eq!(header.mode().unwrap(), mode);
+            prop_assert_eq!(number("uid", header.uid().unwrap()), u64::from(uid));
+            prop_assert_eq!(number("gid", header.gid().unwrap()), u64::from(uid / 2));
+            prop_assert_eq!(number("mtime", header.mtime().unwrap()), mtime_s.unsigned_abs());
+            let found = extensions.iter().find(|(name, _)| name == "SCHILY.xattr.security.capability");
+            prop_assert_eq!(found.map(|(_, value)| value.clone()), metadata.capability);
+            prop_assert!(entries.next().is_none());
+        }
+    }
+}
