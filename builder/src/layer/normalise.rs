@@ -36,8 +36,10 @@ pub fn normalise(upper_root: BorrowedFd<'_>, parents: &View) -> Result<(), Layer
         .map(|root_below| beneath::child(root_below, OsStr::new(".")))
         .transpose()
         .map_err(below("open", &root))?;
-    directory(&root, open.as_fd(), root_below.as_ref().map(AsFd::as_fd))?;
-    strip(Subject::Open(open.as_fd()), &Marks::read(Subject::Open(open.as_fd()), &root)?, &root)?;
+    let marks = Marks::read(Subject::Open(open.as_fd()), &root)?;
+    let merged_with = root_below.as_ref().map(AsFd::as_fd).filter(|_| !marks.opaque);
+    directory(&root, open.as_fd(), merged_with)?;
+    strip(Subject::Open(open.as_fd()), &marks, &root)?;
     settle_root(open.as_fd())
 }
 
@@ -60,16 +62,20 @@ pub(super) fn only_mtime(mtime_s: i64, mtime_ns: u32) -> Timestamps {
 }
 
 /// Cleans what is in the directory `path`; the directory's own attributes are the caller's.
+///
+/// `merged_with` is the parents' directory that shows through, none below a directory that hides the parents'. There
+/// a deletion would not only be needless: overlayfs lists the names of directories that it does not merge as they are,
+/// the marks of deletions included.
 fn directory(
     path: &ImagePath,
     open: BorrowedFd<'_>,
-    parents: Option<BorrowedFd<'_>>,
+    merged_with: Option<BorrowedFd<'_>>,
 ) -> Result<(), LayerError> {
     let before = Stat::of(open).map_err(upper("look at", path))?;
     for name in beneath::names(open).map_err(upper("list", path))? {
         let child = path.child(&name);
         let Some(stat) = Stat::at(open, &name).map_err(upper("look at", &child))? else { continue };
-        let found = parents.map_or(Ok(None), |parents| look(parents, &name));
+        let found = merged_with.map_or(Ok(None), |parents| look(parents, &name));
         let found = found.map_err(below("look at", &child))?;
         if stat.kind.is_whiteout() {
             if found.is_none() {
@@ -88,15 +94,16 @@ fn directory(
         refuse_whiteout_name(&child)?;
         if stat.kind == EntryKind::Directory {
             let inner = beneath::child(open, &name).map_err(upper("open", &child))?;
-            let inner_below = match (parents, found) {
-                (Some(parents), Some(Stat { kind: EntryKind::Directory, .. })) => {
+            let subject = Subject::Open(inner.as_fd());
+            let marks = Marks::read(subject, &child)?;
+            let inner_below = match (merged_with, found) {
+                (Some(parents), Some(Stat { kind: EntryKind::Directory, .. })) if !marks.opaque => {
                     Some(beneath::child(parents, &name).map_err(below("open", &child))?)
                 }
                 _ => None,
             };
             directory(&child, inner.as_fd(), inner_below.as_ref().map(AsFd::as_fd))?;
-            let subject = Subject::Open(inner.as_fd());
-            strip(subject, &Marks::read(subject, &child)?, &child)?;
+            strip(subject, &marks, &child)?;
         } else {
             let subject = Subject::Named(open, &name);
             strip(subject, &Marks::of_file(subject, &child)?, &child)?;
