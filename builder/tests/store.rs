@@ -68,10 +68,12 @@ fn in_turn(version: &Version, name: &str, run: store_trials::Run) -> Result<(), 
         None => running.insert(Containerd::start(&version.binary)?).socket(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let bench = Bench::new(socket, name).await?;
         tokio::time::timeout(std::time::Duration::from_secs(60), run(bench))
             .await
-            .map_err(|_| Failed::from("the trial took more than 60 s"))?
-    })
+            .map_err(|_| anyhow::anyhow!("the trial took more than 60 s"))?
+    });
+    // The chain of causes, for the first of them names only the operation.
+    outcome.map_err(|error| format!("{error:#}").into())
 }

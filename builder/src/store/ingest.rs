@@ -5,12 +5,14 @@
 //! possibly much later, whether they become a blob. Until the commit they are an *ingest*, visible to nobody.
 
 use std::io::{self, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use containerd_client::services::v1::{AbortRequest, ListStatusesRequest, WriteAction, WriteContentRequest};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::tokio_stream::Stream;
 
 use super::connection::{Store, unique_name};
 use super::content::BlobOutcome;
@@ -68,7 +70,7 @@ pub struct ContentWriter {
     store: Store,
     frames: mpsc::Sender<WriteContentRequest>,
     pump: JoinHandle<Result<Ending, StoreError>>,
-    /// Dropped: the pump stops and aborts.
+    /// Dropped: the request ends and the pump aborts the ingest.
     keep: oneshot::Sender<()>,
     reference: String,
 }
@@ -203,31 +205,37 @@ async fn join(pump: JoinHandle<Result<Ending, StoreError>>) -> Result<Ending, St
     }
 }
 
-/// Drives one Write call: feeds it from the channel and watches the answers.
-async fn pump(
-    store: Store,
-    reference: String,
+/// The messages of one Write call.
+///
+/// To stop, the request has to be *ended*: a call whose answer is merely dropped stays open as long as its request does,
+/// and containerd would go on writing.
+struct Frames {
+    /// Goes out whatever happens: containerd takes a call without a message for an error.
+    first: Option<WriteContentRequest>,
     frames: mpsc::Receiver<WriteContentRequest>,
-    mut stop: oneshot::Receiver<()>,
-) -> Result<Ending, StoreError> {
-    let failed = |status| store.failed(OPERATION, &reference, status);
-    let ending = {
-        let mut client = store.content_client();
-        let stream = async {
-            let mut answers = client.write(ReceiverStream::new(frames)).await.map_err(failed)?.into_inner();
-            while let Some(answer) = answers.message().await.map_err(failed)? {
-                if answer.action() == WriteAction::Commit {
-                    return Ok(Ending::Committed);
-                }
-            }
-            Ok(Ending::Aborted)
-        };
-        tokio::select! {
-            ending = stream => ending,
-            // Ends when the sender is dropped; nothing is ever sent.
-            _ = &mut stop => Ok(Ending::Aborted),
+    stop: oneshot::Receiver<()>,
+}
+
+impl Stream for Frames {
+    type Item = WriteContentRequest;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
         }
-    };
+        // Ready when the sender is dropped; nothing is ever sent.
+        if Pin::new(&mut self.stop).poll(context).is_ready() {
+            // A sink that waits for room learns of it now.
+            self.frames.close();
+            return Poll::Ready(None);
+        }
+        self.frames.poll_recv(context)
+    }
+}
+
+/// Drives one Write call: watches the answers while the frames are sent, and removes the ingest if nothing came of it.
+async fn pump(store: Store, reference: String, frames: Frames) -> Result<Ending, StoreError> {
+    let ending = write(&store, &reference, frames).await;
     if !matches!(ending, Ok(Ending::Committed)) {
         // containerd removes an ingest by itself only when the blob turned out to exist.
         if let Err(error) = store.abort_ingest(&reference).await {
@@ -237,6 +245,17 @@ async fn pump(
     ending
 }
 
+async fn write(store: &Store, reference: &str, frames: Frames) -> Result<Ending, StoreError> {
+    let failed = |status| store.failed(OPERATION, reference, status);
+    let mut answers = store.content_client().write(frames).await.map_err(failed)?.into_inner();
+    while let Some(answer) = answers.message().await.map_err(failed)? {
+        if answer.action() == WriteAction::Commit {
+            return Ok(Ending::Committed);
+        }
+    }
+    Ok(Ending::Aborted)
+}
+
 fn offset(bytes: u64) -> io::Result<i64> {
     i64::try_from(bytes).map_err(|_| io::Error::new(io::ErrorKind::FileTooLarge, "the blob is too large"))
 }
@@ -244,20 +263,22 @@ fn offset(bytes: u64) -> io::Result<i64> {
 impl Store {
     /// Starts a blob whose digest need not be known yet. `purpose` becomes a part of the ingest's name, which is
     /// unique: `pushless-<purpose>-...`. The call goes out at once; its failure shows at the commit.
-    pub async fn content_writer(&self, purpose: &str) -> (BlobSink, ContentWriter) {
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn content_writer(&self, purpose: &str) -> (BlobSink, ContentWriter) {
         let reference = unique_name(purpose);
-        let (frames, receiver) = mpsc::channel(FRAMES_IN_FLIGHT);
         // The server answers only after the first message, and tonic's call returns only after the answer: so the
-        // first message is in the queue before the call is made.
+        // first message must not wait for the caller.
         let first = WriteContentRequest {
             action: WriteAction::Stat.into(),
             r#ref: reference.clone(),
             ..WriteContentRequest::default()
         };
-        // The receiver is still here, and the queue is empty.
-        let _ = frames.send(first).await;
+        let (frames, receiver) = mpsc::channel(FRAMES_IN_FLIGHT);
         let (keep, stop) = oneshot::channel();
-        let pump = tokio::spawn(pump(self.clone(), reference.clone(), receiver, stop));
+        let stream = Frames { first: Some(first), frames: receiver, stop };
+        let pump = tokio::spawn(pump(self.clone(), reference.clone(), stream));
         let sink = BlobSink { frames: frames.clone(), frame: Vec::new(), sent_bytes: 0 };
         (sink, ContentWriter { store: self.clone(), frames, pump, keep, reference })
     }

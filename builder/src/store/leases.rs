@@ -3,13 +3,18 @@
 
 use std::time::Duration;
 
-use containerd_client::services::v1::{CreateRequest, DeleteRequest};
+use containerd_client::services::v1::{CreateRequest, DeleteRequest, ListRequest};
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use super::connection::{Store, unique_name};
 use super::convert;
 use super::error::StoreError;
 use super::labels::{self, Labels};
+
+/// How long to wait, beyond the caller's limit, for containerd to read a request: a collection that is running holds the
+/// lock which the request needs. By the end of this it waits for that lock, and nothing calls it back.
+const NOTICE_LIMIT: Duration = Duration::from_millis(250);
 
 /// How far a garbage collection had come when the caller stopped waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,11 +73,12 @@ impl Store {
         self.removed("delete lease", id, answer.err())
     }
 
-    /// Asks for a garbage collection and waits for it no longer than `limit`.
+    /// Asks for a garbage collection and waits for it no longer than `limit`, or until containerd has taken note of it.
     ///
-    /// Deleting a lease synchronously is the only way to ask. containerd puts the collection on its schedule before it
-    /// starts to wait for it, so the collection goes on when the caller has gone (1.6.20 and 2.4.2). Without this call
-    /// containerd collects by itself some time after deletions, by its scheduler's settings.
+    /// Deleting a lease synchronously is the only way to ask. containerd schedules the collection before it waits for
+    /// it, so it goes on when the caller has gone (1.6.20 and 2.4.2); but a call that is given up before containerd has
+    /// read it never happens. That the lease is gone proves that it was read. Without this call containerd collects by
+    /// itself some time after deletions, by its scheduler's settings.
     ///
     /// # Errors
     /// [`StoreError`] as for every call.
@@ -80,9 +86,24 @@ impl Store {
         let id = unique_name("gc");
         // Should the process end between the calls, the empty lease is collected a minute later.
         self.create_lease(&id, &Labels::new(), Some(Duration::from_secs(60))).await?;
-        match tokio::time::timeout(limit, self.delete_lease(&id, true)).await {
-            Ok(answer) => answer.map(|_| GcOutcome::Finished),
-            Err(_) => Ok(GcOutcome::Requested),
+        let give_up = async {
+            tokio::time::sleep(limit).await;
+            let latest = Instant::now() + NOTICE_LIMIT;
+            while Instant::now() < latest && self.lease_exists(&id).await? {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(GcOutcome::Requested)
+        };
+        tokio::select! {
+            answer = self.delete_lease(&id, true) => answer.map(|_| GcOutcome::Finished),
+            outcome = give_up => outcome,
         }
+    }
+
+    async fn lease_exists(&self, id: &str) -> Result<bool, StoreError> {
+        let request = ListRequest { filters: vec![format!("id=={id}")] };
+        let answer = self.leases_client().list(request).await;
+        let leases = answer.map_err(|status| self.failed("list", "leases", status))?.into_inner().leases;
+        Ok(leases.iter().any(|lease| lease.id == id))
     }
 }

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use containerd_client::services::v1::{CreateImageRequest, Image};
 use containerd_client::types;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::{ImageSpec, RemoveImageRequest};
-use libtest_mimic::Failed;
 use pushless::image::{ChainId, Digest, ImageReference};
 use pushless::store::{Cri, Descriptor, ImageOutcome, Labels, StoreError, labels};
 
@@ -16,14 +16,14 @@ use super::{Bench, Outcome, descriptor, diff_id, equal, labelled, rooted};
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A runnable image: chain-id snapshot, config, manifest; no layer blob.
-pub struct Built {
-    pub config: Digest,
-    pub manifest: Descriptor,
-    pub chain: ChainId,
+pub(super) struct Built {
+    pub(super) config: Digest,
+    pub(super) manifest: Descriptor,
+    pub(super) chain: ChainId,
 }
 
 /// Builds as the engine does: the snapshot with its labels first, then what they refer to.
-pub async fn build(bench: &Bench, name: &str) -> Result<Built, Failed> {
+pub(super) async fn build(bench: &Bench, name: &str) -> anyhow::Result<Built> {
     let store = &bench.store;
     let layer = diff_id(name);
     let config = format!(
@@ -47,15 +47,15 @@ pub async fn build(bench: &Bench, name: &str) -> Result<Built, Failed> {
     Ok(Built { config: config_digest, manifest: manifest_descriptor, chain })
 }
 
-pub fn cri(bench: &Bench) -> Result<Cri, Failed> {
-    bench.store.cri().ok_or_else(|| "no CRI in k8s.io".into())
+pub(super) fn cri(bench: &Bench) -> anyhow::Result<Cri> {
+    bench.store.cri().context("no CRI in k8s.io")
 }
 
-pub fn reference(name: &str) -> Result<ImageReference, Failed> {
+pub(super) fn reference(name: &str) -> anyhow::Result<ImageReference> {
     Ok(format!("lab.local/{name}:1").parse()?)
 }
 
-async fn channel(bench: &Bench) -> Result<tonic::transport::Channel, Failed> {
+async fn channel(bench: &Bench) -> anyhow::Result<tonic::transport::Channel> {
     let socket = bench.socket.clone();
     let connector = tower::service_fn(move |_: http::Uri| {
         let socket = socket.clone();
@@ -65,13 +65,13 @@ async fn channel(bench: &Bench) -> Result<tonic::transport::Channel, Failed> {
     Ok(endpoint.connect_with_connector(connector).await?)
 }
 
-async fn second_record(bench: &Bench, config: Digest) -> Result<bool, Failed> {
+async fn second_record(bench: &Bench, config: Digest) -> anyhow::Result<bool> {
     // CRI follows containerd's events: give it the time to do what it does.
     tokio::time::sleep(Duration::from_millis(300)).await;
     Ok(bench.store.image(&config.to_string()).await?.is_some())
 }
 
-pub async fn the_snapshotter_is_told(bench: Bench) -> Outcome {
+pub(super) async fn the_snapshotter_is_told(bench: Bench) -> Outcome {
     let found = cri(&bench)?.snapshotter().await?;
     equal(found.as_deref(), Some("overlayfs"), "CRI's snapshotter")?;
     let discovery = pushless::store::Discovery::of_process();
@@ -79,7 +79,7 @@ pub async fn the_snapshotter_is_told(bench: Bench) -> Outcome {
     Ok(())
 }
 
-pub async fn a_managed_image_has_one_record_and_its_configs_digest_as_id(bench: Bench) -> Outcome {
+pub(super) async fn a_managed_image_has_one_record_and_its_configs_digest_as_id(bench: Bench) -> Outcome {
     let built = build(&bench, "managed").await?;
     let name = reference("managed")?;
     equal(cri(&bench)?.image_id(&name).await?, None, "CRI before")?;
@@ -87,7 +87,7 @@ pub async fn a_managed_image_has_one_record_and_its_configs_digest_as_id(bench: 
     equal(outcome, ImageOutcome::Created, "the first time")?;
     cri(&bench)?.wait_visible(&name, built.config, LIMIT).await?;
     equal(cri(&bench)?.image_id(&name).await?, Some(built.config.to_string()), "the id")?;
-    let record = bench.store.image(&name.to_string()).await?.ok_or("no record")?;
+    let record = bench.store.image(&name.to_string()).await?.context("no record")?;
     equal(record.target, built.manifest, "the target")?;
     let wanted = labelled([(labels::CRI_IMAGE, labels::CRI_MANAGED), ("pushless.dev/x", "1")]);
     equal(record.labels, wanted, "the labels")?;
@@ -96,7 +96,7 @@ pub async fn a_managed_image_has_one_record_and_its_configs_digest_as_id(bench: 
     equal(listed.len(), 1, "records of that name")
 }
 
-pub async fn an_unmanaged_image_gets_a_second_record(bench: Bench) -> Outcome {
+pub(super) async fn an_unmanaged_image_gets_a_second_record(bench: Bench) -> Outcome {
     // Shows that the check above can fail, and what the label is for.
     let built = build(&bench, "unmanaged").await?;
     let name = reference("unmanaged")?;
@@ -121,7 +121,7 @@ pub async fn an_unmanaged_image_gets_a_second_record(bench: Bench) -> Outcome {
     equal(bench.store.delete_image(&built.config.to_string(), false).await?, true, "its removal")
 }
 
-pub async fn remove_image_takes_no_cached_layer(bench: Bench) -> Outcome {
+pub(super) async fn remove_image_takes_no_cached_layer(bench: Bench) -> Outcome {
     let built = build(&bench, "removed").await?;
     let name = reference("removed")?;
     bench.store.set_image(&name, &built.manifest, &Labels::new()).await?;
@@ -141,20 +141,23 @@ pub async fn remove_image_takes_no_cached_layer(bench: Bench) -> Outcome {
     equal(bench.store.delete_image(&name.to_string(), true).await?, false, "a second one")
 }
 
-pub async fn an_update_keeps_foreign_labels(bench: Bench) -> Outcome {
+pub(super) async fn an_update_keeps_foreign_labels(bench: Bench) -> Outcome {
     let (one, two) = (build(&bench, "update-1").await?, build(&bench, "update-2").await?);
     let name = reference("update")?;
-    bench.store.set_image(&name, &one.manifest, &labelled([("foreign.label/x", "stays"), ("ours", "1")])).await?;
+    bench
+        .store
+        .set_image(&name, &one.manifest, &labelled([("foreign.label/x", "stays"), ("ours", "1")]))
+        .await?;
     let outcome = bench.store.set_image(&name, &two.manifest, &labelled([("ours", "2")])).await?;
     equal(outcome, ImageOutcome::Updated, "the second time")?;
-    let record = bench.store.image(&name.to_string()).await?.ok_or("no record")?;
+    let record = bench.store.image(&name.to_string()).await?.context("no record")?;
     equal(record.target, two.manifest, "the target")?;
     let wanted =
         labelled([(labels::CRI_IMAGE, labels::CRI_MANAGED), ("foreign.label/x", "stays"), ("ours", "2")]);
     equal(record.labels, wanted, "the labels")
 }
 
-pub async fn a_moved_name_becomes_visible(bench: Bench) -> Outcome {
+pub(super) async fn a_moved_name_becomes_visible(bench: Bench) -> Outcome {
     let builds = [build(&bench, "moved-1").await?, build(&bench, "moved-2").await?];
     let name = reference("moved")?;
     let cri = cri(&bench)?;
@@ -175,7 +178,7 @@ pub async fn a_moved_name_becomes_visible(bench: Bench) -> Outcome {
     Ok(())
 }
 
-pub async fn a_wrong_id_is_reported_with_both(bench: Bench) -> Outcome {
+pub(super) async fn a_wrong_id_is_reported_with_both(bench: Bench) -> Outcome {
     let built = build(&bench, "wrong").await?;
     let name = reference("wrong")?;
     bench.store.set_image(&name, &built.manifest, &Labels::new()).await?;
@@ -183,18 +186,18 @@ pub async fn a_wrong_id_is_reported_with_both(bench: Bench) -> Outcome {
     cri.wait_visible(&name, built.config, LIMIT).await?;
     let limit = Duration::from_millis(80);
     let start = std::time::Instant::now();
-    let error = cri.wait_visible(&name, Digest::of(b"other"), limit).await.err().ok_or("visible")?;
+    let error = cri.wait_visible(&name, Digest::of(b"other"), limit).await.err().context("visible")?;
     equal(start.elapsed() < Duration::from_secs(2), true, "the limit")?;
     let (StoreError::NotVisible { expected, found, .. }, own) = (&error, built.config.to_string()) else {
-        return Err(format!("{error}").into());
+        bail!("{error}");
     };
     equal((*expected, found.as_ref()), (Digest::of(b"other"), Some(&own)), "both ids")?;
     let absent = reference("absent")?;
-    let error = cri.wait_visible(&absent, built.config, limit).await.err().ok_or("visible")?;
+    let error = cri.wait_visible(&absent, built.config, limit).await.err().context("visible")?;
     equal(matches!(error, StoreError::NotVisible { found: None, .. }), true, "an absent name")
 }
 
-pub async fn looking_writes_nothing(bench: Bench) -> Outcome {
+pub(super) async fn looking_writes_nothing(bench: Bench) -> Outcome {
     let built = build(&bench, "looked-at").await?;
     let name = reference("looked-at")?;
     bench.store.set_image(&name, &built.manifest, &Labels::new()).await?;

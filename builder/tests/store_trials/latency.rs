@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::Failed;
 use pushless::image::{ChainId, Digest};
 use pushless::store::{Labels, Store};
 
@@ -22,7 +21,7 @@ fn print(what: &str, mut samples: Vec<Duration>) {
 
 async fn measure<F>(what: &str, rounds: usize, mut call: impl FnMut(usize) -> F) -> Outcome
 where
-    F: Future<Output = Result<(), Failed>>,
+    F: Future<Output = anyhow::Result<()>>,
 {
     let mut samples = Vec::new();
     for round in 0..rounds {
@@ -34,7 +33,7 @@ where
     Ok(())
 }
 
-pub async fn of_the_main_calls(bench: Bench) -> Outcome {
+pub(super) async fn of_the_main_calls(bench: Bench) -> Outcome {
     let (store, cri) = (&bench.store, &cri(&bench)?);
     let built = &build(&bench, "latency").await?;
     let other = &build(&bench, "latency-2").await?;
@@ -123,7 +122,7 @@ pub async fn of_the_main_calls(bench: Bench) -> Outcome {
 }
 
 async fn stream(store: &Store, round: usize, size: usize) -> Outcome {
-    let (mut sink, writer) = store.content_writer("latency").await;
+    let (mut sink, writer) = store.content_writer("latency");
     let (streamed, digest) = tokio::task::spawn_blocking(move || {
         let bytes = vec![round as u8; size];
         sink.write_all(&bytes)?;

@@ -12,24 +12,31 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use libtest_mimic::Failed;
+use anyhow::{Context as _, anyhow, bail};
 use pushless::image::{ChainId, DiffId, Digest};
 use pushless::store::{Descriptor, GcOutcome, Labels, Store, labels};
 
-pub type Outcome = Result<(), Failed>;
-pub type Run = fn(Bench) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub(crate) type Outcome = anyhow::Result<()>;
+pub(crate) type Run = fn(Bench) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 macro_rules! trial {
-    ($($module:ident)::+) => {
-        (stringify!($($module)::+), |bench| Box::pin($($module)::+(bench)), false)
+    ($module:ident::$body:ident) => {
+        trial!($module::$body, false)
     };
-    ($($module:ident)::+, on request) => {
-        (stringify!($($module)::+), |bench| Box::pin($($module)::+(bench)), true)
+    ($module:ident::$body:ident, on request) => {
+        trial!($module::$body, true)
+    };
+    ($module:ident::$body:ident, $on_request:literal) => {
+        (
+            concat!(stringify!($module), "/", stringify!($body)),
+            |bench| Box::pin($module::$body(bench)),
+            $on_request,
+        )
     };
 }
 
 /// Name, body, and whether it runs on request only (`--ignored`).
-pub const TRIALS: &[(&str, Run, bool)] = &[
+pub(crate) const TRIALS: &[(&str, Run, bool)] = &[
     trial!(content::a_blob_is_written_in_one_call_and_labelled_when_it_exists),
     trial!(content::a_stream_becomes_a_blob_when_it_is_committed),
     trial!(content::a_dropped_or_wrong_stream_leaves_no_ingest),
@@ -57,14 +64,14 @@ pub const TRIALS: &[(&str, Run, bool)] = &[
 ];
 
 /// A connection into a namespace of the trial's own.
-pub struct Bench {
-    pub socket: PathBuf,
-    pub store: Store,
+pub(crate) struct Bench {
+    pub(crate) socket: PathBuf,
+    pub(crate) store: Store,
 }
 
 impl Bench {
-    pub async fn new(socket: PathBuf, trial: &str) -> Result<Self, Failed> {
-        let namespace = if trial.starts_with("cri::") || trial.starts_with("latency::") {
+    pub(crate) async fn new(socket: PathBuf, trial: &str) -> anyhow::Result<Self> {
+        let namespace = if trial.starts_with("cri/") || trial.starts_with("latency/") {
             "k8s.io".to_owned()
         } else {
             Digest::of(trial.as_bytes()).short()
@@ -72,27 +79,32 @@ impl Bench {
         let store = Store::connect(&socket, &namespace)?;
         // The socket is there before the services are.
         let kubernetes = Store::connect(&socket, "k8s.io")?;
-        let cri = kubernetes.cri().ok_or("no CRI in k8s.io")?;
+        let cri = kubernetes.cri().context("no CRI in k8s.io")?;
         for _ in 0..200 {
             if matches!(cri.available().await, Ok(true)) {
                 return Ok(Self { socket, store });
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        Err("CRI did not come up within 5 s".into())
+        bail!("CRI did not come up within 5 s")
     }
 
     /// A second connection, as another process would have.
-    pub fn other(&self) -> Result<Store, Failed> {
+    pub(crate) fn other(&self) -> anyhow::Result<Store> {
         Ok(Store::connect(&self.socket, self.store.namespace())?)
     }
 
-    pub async fn collect(&self) -> Outcome {
+    pub(crate) async fn collect(&self) -> Outcome {
         equal(self.store.request_gc(Duration::from_secs(30)).await?, GcOutcome::Finished, "a collection")
     }
 
     /// Commits an empty snapshot under a chain id and returns that.
-    pub async fn committed(&self, name: &str, parent: Option<ChainId>, given: &Labels) -> Result<ChainId, Failed> {
+    pub(crate) async fn committed(
+        &self,
+        name: &str,
+        parent: Option<ChainId>,
+        given: &Labels,
+    ) -> anyhow::Result<ChainId> {
         let chain = ChainId::extend(parent, diff_id(name));
         let key = format!("active-{name}");
         self.store.prepare(&key, parent, &Labels::new()).await?;
@@ -100,28 +112,28 @@ impl Bench {
         Ok(chain)
     }
 
-    pub async fn has_snapshot(&self, name: &str) -> Result<bool, Failed> {
+    pub(crate) async fn has_snapshot(&self, name: &str) -> anyhow::Result<bool> {
         Ok(self.store.snapshot(name).await?.is_some())
     }
 
-    pub async fn has_blob(&self, digest: Digest) -> Result<bool, Failed> {
+    pub(crate) async fn has_blob(&self, digest: Digest) -> anyhow::Result<bool> {
         Ok(self.store.content_info(digest).await?.is_some())
     }
 }
 
-pub fn diff_id(name: &str) -> DiffId {
+pub(crate) fn diff_id(name: &str) -> DiffId {
     DiffId(Digest::of(name.as_bytes()))
 }
 
-pub fn labelled<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
+pub(crate) fn labelled<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-pub fn rooted(more: impl IntoIterator<Item = (String, String)>) -> Labels {
+pub(crate) fn rooted(more: impl IntoIterator<Item = (String, String)>) -> Labels {
     more.into_iter().chain([labels::gc_root()]).collect()
 }
 
-pub fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
+pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
     Descriptor {
         media_type: media_type.to_owned(),
         digest: Digest::of(bytes),
@@ -130,6 +142,6 @@ pub fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the callers compare temporaries")]
-pub fn equal<T: PartialEq + std::fmt::Debug>(found: T, wanted: T, what: &str) -> Outcome {
-    if found == wanted { Ok(()) } else { Err(format!("{what}: found {found:?}, wanted {wanted:?}").into()) }
+pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(found: T, wanted: T, what: &str) -> Outcome {
+    if found == wanted { Ok(()) } else { Err(anyhow!("{what}: found {found:?}, wanted {wanted:?}")) }
 }

@@ -7,20 +7,22 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A running containerd; ends with the value.
-pub struct Containerd {
+pub(crate) struct Containerd {
     process: Child,
     directory: tempfile::TempDir,
 }
 
 impl Containerd {
     /// Starts `binary` and waits until its socket is there.
-    pub fn start(binary: &Path) -> Result<Self, String> {
+    pub(crate) fn start(binary: &Path) -> Result<Self, String> {
         let version = Command::new(binary).arg("--version").output().map_err(|error| error.to_string())?;
         let version = String::from_utf8_lossy(&version.stdout).into_owned();
         // `containerd github.com/containerd/containerd 1.6.20~ds1 ...`; a binary of `go install` names its module.
         let second = !version.contains(" 1.");
-        let directory =
-            tempfile::Builder::new().prefix("pushless-store-").tempdir().map_err(|error| error.to_string())?;
+        let directory = tempfile::Builder::new()
+            .prefix("pushless-store-")
+            .tempdir()
+            .map_err(|error| error.to_string())?;
         let path = directory.path().display();
         let mut config = format!(
             "version = {}\nroot = \"{path}/root\"\nstate = \"{path}/state\"\n\
@@ -53,7 +55,7 @@ impl Containerd {
     }
 
     /// Its socket.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("containerd.sock")
     }
 
