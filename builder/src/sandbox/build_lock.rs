@@ -127,6 +127,23 @@ pub fn dead_builds(run_dir: &Path) -> Result<Vec<DeadBuild>, BuildLockError> {
     Ok(dead)
 }
 
+/// Whether the build `id` holds its lock at this moment. Writes nothing.
+///
+/// # Errors
+/// When the file exists and cannot be looked at.
+pub fn is_live(run_dir: &Path, id: &str) -> Result<bool, BuildLockError> {
+    let path = run_dir.join("builds").join(id);
+    let file = match OpenOptions::new().write(true).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.map_err(at("open", &path))?,
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(source)) => Err(at("lock", &path)(source)),
+    }
+}
+
 /// Process ids would not do: inside its pid namespace every build is process 1.
 fn random_id() -> Result<String, BuildLockError> {
     let source = Path::new("/proc/sys/kernel/random/uuid");
@@ -155,6 +172,8 @@ mod tests {
         let (one, two) = (BuildLock::acquire(run_dir.path()), BuildLock::acquire(run_dir.path()));
         let (one, two) = (one.expect("a lock"), two.expect("a lock"));
         assert_eq!(one.id().len(), 12);
+        assert!(is_live(run_dir.path(), one.id()).expect("an answer"));
+        assert!(!is_live(run_dir.path(), "nobody").expect("an answer"));
         assert_ne!(one.id(), two.id());
         assert!(ids(run_dir.path()).is_empty());
         drop((one, two));

@@ -6,8 +6,10 @@
 //! leases, carries a build id and is collected by a later build.
 
 pub mod build_lock;
+pub mod cgroup;
 pub mod hosts;
 pub mod overlay;
 pub mod scratch;
 pub mod spec;
+pub mod stubs;
 pub mod user;
