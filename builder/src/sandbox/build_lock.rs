@@ -11,6 +11,21 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Where locks and network state lie unless the user says otherwise.
+pub const DEFAULT_RUN_DIR: &str = "/run/pushless";
+
+/// What tells the host-wide names (cgroups, bridge) of one run directory from those of another: nothing for the default
+/// one, eight hexadecimal digits for any other. Builds of different run directories know nothing of each other's
+/// locks, so they must not share what is collected by them.
+pub fn run_dir_suffix(run_dir: &Path) -> String {
+    if run_dir == Path::new(DEFAULT_RUN_DIR) {
+        return String::new();
+    }
+    use std::os::unix::ffi::OsStrExt;
+    let digest = blake3::hash(run_dir.as_os_str().as_bytes()).to_hex();
+    format!("-{}", &digest[..8])
+}
+
 /// Why the directory of live builds cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {path}")]
@@ -157,6 +172,14 @@ mod tests {
 
     fn ids(run_dir: &Path) -> Vec<String> {
         dead_builds(run_dir).expect("a listing").iter().map(|dead| dead.id().to_owned()).collect()
+    }
+
+    #[test]
+    fn only_the_default_run_directory_has_plain_names() {
+        assert_eq!(run_dir_suffix(Path::new(DEFAULT_RUN_DIR)), "");
+        let other = run_dir_suffix(Path::new("/tmp/other"));
+        assert_eq!(other.len(), 9);
+        assert_ne!(other, run_dir_suffix(Path::new("/tmp/another")));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Name of the directory that holds the builds, in each hierarchy.
+/// Name of the directory that holds the builds, in each hierarchy, before the run directory's suffix.
 const NAME: &str = "pushless";
 
 /// How long killed processes may take to leave their cgroup.
@@ -64,19 +64,20 @@ struct MountedHierarchy<'a> {
 }
 
 impl Cgroups {
-    /// Reads which hierarchies are mounted and where this process is in them.
+    /// Reads which hierarchies are mounted and where this process is in them. `suffix` is the run directory's, see
+    /// [`super::build_lock::run_dir_suffix`].
     ///
     /// # Errors
     /// When `/proc` cannot be read.
-    pub fn discover() -> Result<Self, CgroupError> {
+    pub fn discover(suffix: &str) -> Result<Self, CgroupError> {
         let read = |path: &str| std::fs::read_to_string(path).map_err(at("read", Path::new(path)));
         let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
         let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || own.contains("kubepods");
-        Ok(Self::new(&mounts, &own, in_pod))
+        Ok(Self::new(&mounts, &own, in_pod, &format!("{NAME}{suffix}")))
     }
 
     /// Pure part of [`Cgroups::discover`], from the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
-    fn new(mounts: &str, own: &str, in_pod: bool) -> Self {
+    fn new(mounts: &str, own: &str, in_pod: bool, name: &str) -> Self {
         let mut seen = Vec::new();
         let mut bases = Vec::new();
         let mut unified = None;
@@ -89,7 +90,7 @@ impl Cgroups {
             if in_pod {
                 base.push(own_directory(&hierarchy, own));
             }
-            base.push(NAME);
+            base.push(name);
             if hierarchy.controllers.is_none() && hierarchy.mount_point == "/sys/fs/cgroup" {
                 unified = base.strip_prefix("/sys/fs/cgroup").ok().map(Path::to_owned);
             }
@@ -98,8 +99,8 @@ impl Cgroups {
         let runc_base = match &unified {
             Some(relative) => Path::new("/").join(relative),
             // On version 1 runc itself takes a relative path as below its own cgroup of each hierarchy.
-            None if in_pod => NAME.into(),
-            None => Path::new("/").join(NAME),
+            None if in_pod => name.into(),
+            None => Path::new("/").join(name),
         };
         Self { bases, runc_base, unified: unified.is_some() }
     }
@@ -128,7 +129,9 @@ impl Cgroups {
                     // runc passes read-only hierarchies over too, as long as the one for devices is not among them.
                     Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => break,
                     // Another build's collector removed the directory above in between.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && base.parent().is_some_and(Path::exists) => {}
+                    Err(error)
+                        if error.kind() == io::ErrorKind::NotFound
+                            && base.parent().is_some_and(Path::exists) => {}
                     Err(error) => return Err(at("make cgroup", &path)(error)),
                 }
             }
@@ -216,7 +219,8 @@ fn own_directory(hierarchy: &MountedHierarchy<'_>, own: &str) -> PathBuf {
         };
         same.then(|| Path::new(path))
     });
-    let inside = path.and_then(|path| path.strip_prefix(hierarchy.root).or_else(|_| path.strip_prefix("/")).ok());
+    let inside =
+        path.and_then(|path| path.strip_prefix(hierarchy.root).or_else(|_| path.strip_prefix("/")).ok());
     inside
         .filter(|path| path.components().all(|part| matches!(part, Component::Normal(_))))
         .map(Path::to_owned)
@@ -314,7 +318,7 @@ mod tests {
     #[test]
     fn version_1_on_a_host() {
         let own = "2:cpu,cpuacct:/user.slice\n1:name=systemd:/user.slice/x\n0::/user.slice\n";
-        let cgroups = Cgroups::new(VERSION_1, own, false);
+        let cgroups = Cgroups::new(VERSION_1, own, false, NAME);
         assert_eq!(
             cgroups.bases,
             ["unified/pushless", "cpu,cpuacct/pushless", "systemd/pushless"]
@@ -327,11 +331,15 @@ mod tests {
     #[test]
     fn version_1_in_a_pod() {
         let own = "2:cpu,cpuacct:/kubepods/pod1/c1\n1:name=systemd:/kubepods/pod1/c1\n0::/\n";
-        let cgroups = Cgroups::new(VERSION_1, own, true);
+        let cgroups = Cgroups::new(VERSION_1, own, true, NAME);
         assert_eq!(
             cgroups.bases,
-            ["unified/pushless", "cpu,cpuacct/kubepods/pod1/c1/pushless", "systemd/kubepods/pod1/c1/pushless"]
-                .map(|path| Path::new("/sys/fs/cgroup").join(path))
+            [
+                "unified/pushless",
+                "cpu,cpuacct/kubepods/pod1/c1/pushless",
+                "systemd/kubepods/pod1/c1/pushless"
+            ]
+            .map(|path| Path::new("/sys/fs/cgroup").join(path))
         );
         assert_eq!(cgroups.step_path("b", "3"), Path::new("pushless/b/3"));
     }
@@ -339,7 +347,7 @@ mod tests {
     #[test]
     fn a_mounted_subtree_hides_the_path_above_it() {
         let mounts = "31 30 0:27 /kubepods/pod1 /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        let cgroups = Cgroups::new(mounts, "0::/kubepods/pod1/c1\n", true);
+        let cgroups = Cgroups::new(mounts, "0::/kubepods/pod1/c1\n", true, NAME);
         assert_eq!(cgroups.bases, [Path::new("/sys/fs/cgroup/c1/pushless")]);
         assert_eq!(cgroups.step_path("b", "3"), Path::new("/c1/pushless/b/3"));
     }
@@ -353,7 +361,7 @@ mod tests {
             ("0::/kubepods.slice/c1\n", true, "/kubepods.slice/c1/pushless/b/3"),
             ("0::/../../elsewhere\n", true, "/pushless/b/3"),
         ] {
-            let cgroups = Cgroups::new(mounts, own, in_pod);
+            let cgroups = Cgroups::new(mounts, own, in_pod, NAME);
             assert!(cgroups.unified);
             assert_eq!(cgroups.step_path("b", "3"), Path::new(path), "{own}");
         }

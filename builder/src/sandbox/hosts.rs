@@ -58,7 +58,10 @@ mod tests {
 
     #[test]
     fn hosts_hold_local_names_and_extra_ones() {
-        let extra = [("db".to_owned(), "10.1.2.3".parse().expect("v4")), ("six".to_owned(), "::2".parse().expect("v6"))];
+        let extra = [
+            ("db".to_owned(), "10.1.2.3".parse().expect("v4")),
+            ("six".to_owned(), "::2".parse().expect("v6")),
+        ];
         assert_eq!(
             hosts_file("box", &extra),
             "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.1.2.3\tdb\n::2\tsix\n"

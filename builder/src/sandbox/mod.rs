@@ -7,8 +7,12 @@
 
 pub mod build_lock;
 pub mod cgroup;
+pub mod executor;
 pub mod hosts;
+pub mod network;
+pub mod output;
 pub mod overlay;
+pub mod runc;
 pub mod scratch;
 pub mod spec;
 pub mod stubs;

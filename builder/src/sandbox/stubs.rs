@@ -96,7 +96,8 @@ impl Stubs {
             });
             match removed {
                 // Filled, removed or replaced by the command: then it is the command's.
-                Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::NOTDIR | Errno::ISDIR) => {}
+                Ok(())
+                | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::NOTDIR | Errno::ISDIR) => {}
                 Err(errno) => return Err(at("remove", path)(errno)),
             }
         }
@@ -170,7 +171,8 @@ fn missing(root: BorrowedFd<'_>, target: &ImagePath) -> Result<Vec<ImagePath>, S
         if links > LINK_LIMIT {
             return Err(at("look for", target)(Errno::LOOP));
         }
-        let text = rustix::fs::readlinkat(root, next.relative(), Vec::new()).map_err(at("look for", target))?;
+        let text =
+            rustix::fs::readlinkat(root, next.relative(), Vec::new()).map_err(at("look for", target))?;
         let text = text.into_bytes();
         if text.first() == Some(&b'/') {
             current = ImagePath::root();
@@ -256,7 +258,8 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(root.path().join("etc")).expect("a directory");
         std::fs::write(root.path().join("etc/hosts"), "127.0.0.1 localhost\n").expect("a file");
-        std::os::unix::fs::symlink("../../../run/resolve/stub", root.path().join("etc/resolv.conf")).expect("a link");
+        std::os::unix::fs::symlink("../../../run/resolve/stub", root.path().join("etc/resolv.conf"))
+            .expect("a link");
         std::os::unix::fs::symlink("/var/proc", root.path().join("proc")).expect("a link");
         let fd = File::open(root.path()).expect("a directory");
         let stubs = Stubs::place(fd.as_fd(), &targets()).expect("stubs");

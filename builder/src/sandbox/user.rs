@@ -162,9 +162,11 @@ fn number(field: &&[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const PASSWD: &[u8] = b"# accounts\nroot:x:0:0:root:/root:/bin/sh\n\nbroken line\ndaemon:x:1:1::/usr/sbin:\n\
+    const PASSWD: &[u8] =
+        b"# accounts\nroot:x:0:0:root:/root:/bin/sh\n\nbroken line\ndaemon:x:1:1::/usr/sbin:\n\
         app:x:1000:2000:App:/srv/app:/bin/false\n1234:x:77:78::/odd:\nnohome:x:5:5::\n";
-    const GROUP: &[u8] = b"root:x:0:\nwheel:x:10:root,app\napp:x:2000:\nvideo:x:44:app\nbad:x:y:app\n42:x:4242:\n";
+    const GROUP: &[u8] =
+        b"root:x:0:\nwheel:x:10:root,app\napp:x:2000:\nvideo:x:44:app\nbad:x:y:app\n42:x:4242:\n";
 
     fn resolve(spec: &str) -> Result<(u32, u32, Vec<u32>, String), String> {
         resolve_user(spec, PASSWD, GROUP)
