@@ -98,11 +98,14 @@ fn sigkill() -> Result<(), Failed> {
 }
 
 fn descendants(of: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{of}/task")) else { return Vec::new() };
     let mut found = Vec::new();
-    for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-        found.push(child);
-        found.extend(descendants(child));
+    for thread in threads.flatten() {
+        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            found.push(child);
+            found.extend(descendants(child));
+        }
     }
     found
 }

@@ -10,10 +10,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 /// Why the scratch space cannot be used.
@@ -38,7 +40,9 @@ impl ScratchError {
 pub struct Scratch {
     root: PathBuf,
     next: AtomicU64,
-    /// Symbolic links made so far: target -> name in `l/`.
+    /// The directory `l/`, to have a short name for it.
+    link_directory: OwnedFd,
+    /// Symbolic links made so far: target -> path of the link.
     links: Mutex<HashMap<PathBuf, PathBuf>>,
 }
 
@@ -63,12 +67,15 @@ impl Scratch {
             Some(c"mode=0700"),
         )
         .map_err(|errno| ScratchError::at("mount a tmpfs over", &root)(errno.into()))?;
-        let scratch = Self { root, next: AtomicU64::new(0), links: Mutex::default() };
         for name in DIRECTORIES {
-            let path = scratch.root.join(name);
+            let path = root.join(name);
             std::fs::create_dir(&path).map_err(ScratchError::at("make directory", &path))?;
         }
-        Ok(scratch)
+        let links = root.join("l");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let link_directory = rustix::fs::open(&links, flags, Mode::empty())
+            .map_err(|errno| ScratchError::at("open", &links)(errno.into()))?;
+        Ok(Self { root, next: AtomicU64::new(0), link_directory, links: Mutex::default() })
     }
 
     /// Where the tmpfs is mounted.
@@ -102,10 +109,11 @@ impl Scratch {
         self.root.join("n").join(self.number())
     }
 
-    /// A short symbolic link to `target`, the same one for the same target.
+    /// A short symbolic link to `target`, the same one for the same target. Only this process can follow it.
     ///
     /// Options of a mount must fit into one page, which paths of snapshots do not when there are many; a link also
-    /// frees them of the characters that separate options.
+    /// frees them of the characters that separate options. The link is named through a descriptor, so that its length does
+    /// not depend on where the scratch space lies.
     ///
     /// # Errors
     /// When the link cannot be made.
@@ -114,7 +122,8 @@ impl Scratch {
         if let Some(link) = links.get(target) {
             return Ok(link.clone());
         }
-        let link = self.root.join("l").join(format!("{:x}", links.len()));
+        let link =
+            PathBuf::from(format!("/proc/self/fd/{}/{:x}", self.link_directory.as_raw_fd(), links.len()));
         std::os::unix::fs::symlink(target, &link).map_err(ScratchError::at("make link", &link))?;
         links.insert(target.to_owned(), link.clone());
         Ok(link)
