@@ -15,8 +15,8 @@ use super::error::BuildError;
 use super::session::Session;
 use crate::diagnostic::Location;
 use crate::image::{
-    ChainId, Descriptor, DiffId, Digest, Document, ImageConfig, ImageReference, Index, Manifest, ManifestOrIndex,
-    Platform,
+    ChainId, Descriptor, DiffId, Digest, Document, ImageConfig, ImageReference, Index, Manifest,
+    ManifestOrIndex, Platform,
 };
 use crate::store::{Labels, labels};
 
@@ -53,7 +53,8 @@ impl Bases {
         location: &Location,
     ) -> Result<Arc<BaseImage>, BuildError> {
         let cell = self.cells.lock().await.entry(reference.clone()).or_default().clone();
-        let base = cell.get_or_try_init(|| async { resolve(session, reference, location).await.map(Arc::new) });
+        let base =
+            cell.get_or_try_init(|| async { resolve(session, reference, location).await.map(Arc::new) });
         base.await.cloned()
     }
 }
@@ -146,7 +147,11 @@ async fn pull(
     };
     session.events.notice(format!("{reference} is not in containerd; pulling it through CRI"));
     let pulled = cri.pull(reference).await;
-    pulled.map_err(|source| BuildError::Pull { reference: reference.clone(), location: location(), source })?;
+    pulled.map_err(|source| BuildError::Pull {
+        reference: reference.clone(),
+        location: location(),
+        source,
+    })?;
     find_local(session, reference).await?.ok_or_else(|| BuildError::BaseAbsent {
         reference: reference.clone(),
         location: location(),
@@ -234,8 +239,7 @@ async fn pin(
         session.store.update_snapshot_labels(&chain.to_string(), &pins, &[]).await?;
     } else {
         session.events.notice(format!("unpacking {reference}"));
-        let layers: Vec<_> =
-            layers.iter().map(|layer| (layer.descriptor.clone(), layer.diff_id)).collect();
+        let layers: Vec<_> = layers.iter().map(|layer| (layer.descriptor.clone(), layer.diff_id)).collect();
         session.store.unpack(&layers, &pins).await?;
     }
     Ok(Some(chain))

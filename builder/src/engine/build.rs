@@ -24,7 +24,7 @@ use crate::context::DockerfileSource;
 use crate::dockerfile::{self, Dockerfile};
 use crate::image::Platform;
 use crate::plan::{Plan, PlanRequest, StageId, plan};
-use crate::store::{Labels, Store};
+use crate::store::Store;
 
 /// How often a build starts over because cached results turned out to be gone.
 const ATTEMPTS: usize = 3;
@@ -42,7 +42,7 @@ pub async fn build(
 ) -> Result<BuiltImage, BuildError> {
     let source = DockerfileSource::load(&request.context, request.dockerfile.as_deref())?;
     let dockerfile = dockerfile::parse(&source.path.display().to_string(), &source.text)
-        .map_err(|error| BuildError::Dockerfile(Box::new(error.into())))?;
+        .map_err(BuildError::Dockerfile)?;
     for notice in &dockerfile.notices {
         events.notice(notice.to_string());
     }
@@ -54,9 +54,10 @@ pub async fn build(
             platform_args: platform_args(),
         },
     )
-    .map_err(|error| BuildError::Dockerfile(Box::new(error.into())))?;
+    .map_err(BuildError::Dockerfile)?;
     if !plan.unused_build_args.is_empty() {
-        events.notice(format!("no ARG asks for these build arguments: {}", plan.unused_build_args.join(", ")));
+        events
+            .notice(format!("no ARG asks for these build arguments: {}", plan.unused_build_args.join(", ")));
     }
 
     let _in_use = paths.state.lock_shared()?;
@@ -118,13 +119,13 @@ async fn attempt(
         first_steps.insert(stage.id, next);
         next += step_count(stage);
     }
-    let build =
-        Arc::new(Build { session, dockerfile, plan, bases: Bases::default(), context, first_steps });
+    let build = Arc::new(Build { session, dockerfile, plan, bases: Bases::default(), context, first_steps });
     let outcome = run_stages(&build).await;
     build.context.save();
     let closed = build.session.close().await;
     let manifest = outcome.as_ref().ok().map(|image| image.manifest);
-    let result = BuildResult::new(build.session.request.name.to_string(), manifest, build.session.used_chains());
+    let result =
+        BuildResult::new(build.session.request.name.to_string(), manifest, build.session.used_chains());
     let worth_recording = outcome.is_ok() || !result.chains.is_empty();
     let recorded = if worth_recording {
         ResultLog::new(build.session.paths.state.results()).record(result)
@@ -184,7 +185,7 @@ async fn run_stage(
     if id == build.plan.target {
         return finish(run).await.map(Some);
     }
-    run.settle(Labels::new()).await?;
+    run.settle().await?;
     sender.send_replace(Some(Arc::new(run.image)));
     Ok(None)
 }

@@ -8,10 +8,12 @@ use std::io;
 use std::path::PathBuf;
 
 use super::error::BuildError;
+use super::layer_step::join;
+use super::session::plugin_directories;
 use crate::cache::StateDir;
 use crate::sandbox::build_lock;
 use crate::sandbox::cgroup::Cgroups;
-use crate::sandbox::network;
+use crate::sandbox::network::Network;
 use crate::store::{Store, labels};
 
 fn marker(state: &StateDir, build: &str) -> PathBuf {
@@ -52,7 +54,7 @@ pub(crate) async fn collect(
         for snapshot in store.snapshots(&[&filter]).await? {
             store.remove_snapshot(&snapshot.name).await?;
         }
-        for ingest in store.ingests(&format!("pushless-{build}")).await? {
+        for ingest in store.ingests(&[&format!("ref~=^pushless-{build}-")]).await? {
             store.abort_ingest(&ingest.reference).await?;
         }
         retract(state, &build)?;
@@ -63,9 +65,9 @@ pub(crate) async fn collect(
     }
     let ids: Vec<&str> = dead.iter().map(build_lock::DeadBuild::id).collect();
     Cgroups::discover()?.collect(|build| ids.contains(&build))?;
-    for build in &ids {
-        network::collect(run_dir, build).await?;
-    }
+    let directory = run_dir.to_owned();
+    let collected = tokio::task::spawn_blocking(move || Network::collect(&directory, &plugin_directories()));
+    join(collected.await)??;
     for build in dead {
         build.forget()?;
     }

@@ -27,7 +27,11 @@ struct Source {
 }
 
 impl StageRun<'_> {
-    pub(crate) async fn copy_step(&mut self, planned: &PlannedInstruction, copy: &Copy) -> Result<(), BuildError> {
+    pub(crate) async fn copy_step(
+        &mut self,
+        planned: &PlannedInstruction,
+        copy: &Copy,
+    ) -> Result<(), BuildError> {
         let step = self.begin(planned.instruction.original.clone());
         let done = self.copy(&planned.instruction, planned.copy_source.as_ref(), copy).await;
         self.end(step, done.as_ref().map_or(StepOutcome::Failed, |outcome| *outcome));
@@ -67,11 +71,8 @@ impl StageRun<'_> {
         }
         let source = match chain {
             None => {
-                let (tree, selected) = build
-                    .context
-                    .select(sources)
-                    .await
-                    .map_err(|error| error.in_instruction(&location))?;
+                let (tree, selected) =
+                    build.context.select(sources).await.map_err(|error| error.in_instruction(&location))?;
                 Source { tree, selected, _mount: None }
             }
             Some(chain) => {

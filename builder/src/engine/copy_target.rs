@@ -56,7 +56,9 @@ impl PlaceError {
     pub(crate) fn at(self, location: &Location) -> BuildError {
         match self {
             Self::View(error) => BuildError::Layer(error),
-            conflict => BuildError::Copy { location: Box::new(location.clone()), reason: conflict.to_string() },
+            conflict => {
+                BuildError::Copy { location: Box::new(location.clone()), reason: conflict.to_string() }
+            }
         }
     }
 }

@@ -101,8 +101,12 @@ async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<(), Buil
         Some(lease) => store.under_lease(lease)?,
         None => store.clone(),
     };
-    let config_labels: Labels =
-        run.image.chain.map(|chain| (labels::GC_REF_SNAPSHOT.to_owned(), chain.to_string())).into_iter().collect();
+    let config_labels: Labels = run
+        .image
+        .chain
+        .map(|chain| (labels::GC_REF_SNAPSHOT.to_owned(), chain.to_string()))
+        .into_iter()
+        .collect();
     let manifest_labels = manifest_references(documents, &run.image.layers);
     let layer = async {
         match layer {

@@ -79,7 +79,10 @@ mod tests {
             "RUN |1 q=1 /bin/sh -c echo $q > /dev/null # buildkit"
         );
         assert_eq!(run(&[], &words(&["/bin/sh", "-c", "true"])), "RUN /bin/sh -c true # buildkit");
-        assert_eq!(argv("ENTRYPOINT", &words(&["/bin/sh", "-c", "x y"])), "ENTRYPOINT [\"/bin/sh\" \"-c\" \"x y\"]");
+        assert_eq!(
+            argv("ENTRYPOINT", &words(&["/bin/sh", "-c", "x y"])),
+            "ENTRYPOINT [\"/bin/sh\" \"-c\" \"x y\"]"
+        );
         assert_eq!(argv("CMD", &words(&["a\"\\\n\u{1}é"])), "CMD [\"a\\\"\\\\\\n\\x01é\"]");
         assert_eq!(expose(&words(&["80/tcp", "90/udp"])), "EXPOSE map[80/tcp:{} 90/udp:{}]");
         let labels = [("a".to_owned(), "b".to_owned()), ("c d".to_owned(), "e".to_owned())];

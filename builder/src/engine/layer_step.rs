@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fd::OwnedFd;
 
 use super::error::BuildError;
-use super::session::{ActiveSnapshot, MountedView};
+use super::session::{ActiveSnapshot, MountedView, Session};
 use super::stage::StageRun;
 use crate::cache::{StepKey, StepRecord};
 use crate::image::ChainId;
@@ -19,6 +19,15 @@ use crate::store::{ContentWriter, Labels, Streamed, labels};
 #[derive(Debug)]
 pub(crate) struct PendingLayer {
     snapshot: ActiveSnapshot,
+    record: StepRecord,
+    keys: Vec<StepKey>,
+    writer: ContentWriter,
+    streamed: Streamed,
+}
+
+/// A layer whose snapshot is committed and whose blob is not.
+#[derive(Debug)]
+pub(crate) struct CommittedLayer {
     record: StepRecord,
     keys: Vec<StepKey>,
     writer: ContentWriter,
@@ -57,7 +66,8 @@ impl StageRun<'_> {
         record: StepRecord,
         created_by: String,
     ) -> Result<(), BuildError> {
-        self.settle(Labels::new()).await?;
+        self.settle().await?;
+        self.build.session.uses(record.chain);
         self.image.hits.push((key, record));
         self.image.push_layer(&record, created_by);
         Ok(())
@@ -65,7 +75,7 @@ impl StageRun<'_> {
 
     /// A snapshot on top of the stage so far. A parent that is gone means that the cache has promised too much.
     pub(crate) async fn prepare(&mut self) -> Result<ActiveSnapshot, BuildError> {
-        self.settle(Labels::new()).await?;
+        self.settle().await?;
         let prepared = self.build.session.prepare(self.image.chain).await;
         prepared.map_err(|error| self.or_stale(error))
     }
@@ -92,7 +102,7 @@ impl StageRun<'_> {
         F: FnOnce(OwnedFd, &View, &mut dyn LayerSink) -> Result<LayerDigest, LayerError> + Send + 'static,
     {
         let build = self.build.session.build_id().await?;
-        let (mut sink, writer) = self.build.session.store.content_writer(build).await;
+        let (mut sink, writer) = self.build.session.store.content_writer(build);
         let view: Arc<View> = parents.view.clone();
         let written = tokio::task::spawn_blocking(move || {
             let digest = write(upper, &view, &mut sink)?;
@@ -132,34 +142,41 @@ impl StageRun<'_> {
             created_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
             boot: self.build.session.boot,
         };
+        self.build.session.uses(record.chain);
         self.image.push_layer(&record, created_by);
         let WrittenLayer { writer, streamed, .. } = layer;
         self.pending = Some(PendingLayer { snapshot, record, keys, writer, streamed });
     }
 
-    /// Commits the layer that waits for it, if one does, with `extra` labels on its snapshot.
-    ///
-    /// The snapshot goes first: its labels hold the blob, which therefore is never unreferenced.
-    pub(crate) async fn settle(&mut self, extra: Labels) -> Result<bool, BuildError> {
+    /// Commits the layer that waits for it, if one does.
+    pub(crate) async fn settle(&mut self) -> Result<(), BuildError> {
+        match self.commit_snapshot(Labels::new()).await? {
+            Some(layer) => layer.store(&self.build.session).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Commits the snapshot of the layer that waits for it, with `extra` labels. The blob is still to be stored: the
+    /// snapshot goes first, for its labels hold the blob, which therefore is never unreferenced.
+    pub(crate) async fn commit_snapshot(
+        &mut self,
+        extra: Labels,
+    ) -> Result<Option<CommittedLayer>, BuildError> {
         let Some(PendingLayer { snapshot, record, keys, writer, streamed }) = self.pending.take() else {
-            return Ok(false);
+            return Ok(None);
         };
         let session = &self.build.session;
         let mut given = record_labels(&record, &keys);
         given.extend(extra);
         session.store.commit(record.chain, &snapshot.key, &given).await?;
         session.committed(&snapshot.key);
-        writer.commit(streamed, record.diff_id.0, &Labels::new()).await?;
-        for key in keys {
-            session.index.put(key, &record)?;
-        }
-        Ok(true)
+        Ok(Some(CommittedLayer { record, keys, writer, streamed }))
     }
 
     /// Looks again at a layer that was written before the machine was started the last time: its files may never have
     /// reached the disk. `None` when it can't be used.
     async fn recheck(&mut self, key: StepKey, record: StepRecord) -> Result<Option<StepRecord>, BuildError> {
-        self.settle(Labels::new()).await?;
+        self.settle().await?;
         let session = &self.build.session;
         let name = record.chain.to_string();
         let Some(snapshot) = session.store.snapshot(&name).await? else {
@@ -198,6 +215,18 @@ impl StageRun<'_> {
             crate::layer::verify(upper.as_fd(), &view, expected).map(drop)
         });
         join(verified.await)
+    }
+}
+
+impl CommittedLayer {
+    /// Makes the blob of the layer, and only then a cached result of it: a hit must be complete.
+    pub(crate) async fn store(self, session: &Session) -> Result<(), BuildError> {
+        let Self { record, keys, writer, streamed } = self;
+        writer.commit(streamed, record.diff_id.0, &Labels::new()).await?;
+        for key in keys {
+            session.index.put(key, &record)?;
+        }
+        Ok(())
     }
 }
 

@@ -66,7 +66,11 @@ mod tests {
             ("5-4", "the range ends before it starts"),
             ("80/icmp", "the protocol is none of tcp, udp and sctp"),
         ] {
-            assert_eq!(exposed_ports(&[word.to_owned()]).map_err(|error| error.reason), Err(reason), "{word}");
+            assert_eq!(
+                exposed_ports(&[word.to_owned()]).map_err(|error| error.reason),
+                Err(reason),
+                "{word}"
+            );
         }
     }
 }

@@ -62,7 +62,10 @@ impl Upkeep<'_> {
         let file_system = snapshots.map(usage).transpose()?;
         let cached_bytes: u64 = self.index().all()?.iter().map(|(_, record)| record.size_bytes).sum();
         let full = file_system.is_some_and(|usage| usage.over(limits.max_fs_percent, 0));
-        if results.count(name)? <= limits.results_per_name + SLACK && cached_bytes <= limits.max_bytes && !full {
+        if results.count(name)? <= limits.results_per_name + SLACK
+            && cached_bytes <= limits.max_bytes
+            && !full
+        {
             return Ok(Pruned::default());
         }
         // While another build uses the cache nothing is let go: the last one to end will do it.
@@ -141,7 +144,8 @@ impl Upkeep<'_> {
         file_system: Option<FileSystemUse>,
         kept: Kept,
     ) -> Result<PrunePlan, BuildError> {
-        let pinned: Vec<PinnedSnapshot> = self.pinned().await?.into_iter().map(|(pinned, _)| pinned).collect();
+        let pinned: Vec<PinnedSnapshot> =
+            self.pinned().await?.into_iter().map(|(pinned, _)| pinned).collect();
         let results = ResultLog::new(self.state.results()).all()?;
         let unlimited = FileSystemUse { total_bytes: u64::MAX, used_bytes: 0 };
         Ok(plan_prune(&pinned, &results, limits, file_system.unwrap_or(unlimited), kept))
@@ -191,7 +195,8 @@ fn to_pinned(info: &SnapshotInfo) -> Option<PinnedSnapshot> {
         return None;
     }
     let size = info.labels.get(labels::SIZE).and_then(|size| size.parse().ok());
-    let created = info.created_at.and_then(|moment| moment.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let created =
+        info.created_at.and_then(|moment| moment.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
     Some(PinnedSnapshot {
         chain: ChainId(info.name.parse().ok()?),
         parent: info.parent.as_deref().and_then(|parent| parent.parse().ok()).map(ChainId),

@@ -13,8 +13,10 @@ use crate::diagnostic::Location;
 use crate::dockerfile::{Command, Instruction};
 use crate::image::{ImagePath, Platform};
 use crate::layer::{View, diff, normalise};
+use crate::sandbox::executor::{NetworkChoice, Step};
+use crate::sandbox::output::{OutputChunk, Stream};
 use crate::sandbox::overlay;
-use crate::sandbox::runc::{Execution, Exit, OutputChunk, Stream};
+use crate::sandbox::runc::Outcome;
 use crate::sandbox::user::{ResolvedUser, UserError, resolve_user as resolve};
 
 /// Bytes of a failed command's output that its error repeats.
@@ -27,7 +29,10 @@ impl StageRun<'_> {
         command: &Command,
     ) -> Result<(), BuildError> {
         let step = self.begin(instruction.original.clone());
-        let done = self.execute_or_hit(instruction, command, step.0).await;
+        let done = self
+            .execute_or_hit(instruction, command, step.0)
+            .await
+            .map_err(|error| error.in_instruction(&self.build.location(instruction.span.clone())));
         let outcome = match &done {
             Ok(outcome) => *outcome,
             Err(BuildError::Cancelled) => StepOutcome::Cancelled,
@@ -78,18 +83,22 @@ impl StageRun<'_> {
         drop(inside);
 
         let mut process_env = pairs;
-        process_env.extend(self.image.scope.proxy_env().into_iter().map(|(name, value)| format!("{name}={value}")));
+        process_env
+            .extend(self.image.scope.proxy_env().into_iter().map(|(name, value)| format!("{name}={value}")));
         let exit = self.execute(&root, step, argv.clone(), process_env, cwd, owner).await;
         root.unmount()?;
         let (exit, tail) = exit?;
-        if exit != Exit::Code(0) {
-            return Err(BuildError::Step(Box::new(StepFailure {
-                location: *location(),
-                stage: self.planned.label(),
-                argv,
-                exit,
-                tail,
-            })));
+        match exit {
+            Outcome::Exited { code: 0 } => {}
+            Outcome::Exited { code } => {
+                return Err(BuildError::Step(Box::new(StepFailure {
+                    location: *location(),
+                    argv,
+                    code,
+                    tail,
+                })));
+            }
+            Outcome::Cancelled => return Err(BuildError::Cancelled),
         }
 
         let parents = session.view(&snapshot.dirs.lower).await?;
@@ -118,7 +127,7 @@ impl StageRun<'_> {
         env: Vec<String>,
         cwd: ImagePath,
         user: ResolvedUser,
-    ) -> Result<(Exit, String), BuildError> {
+    ) -> Result<(Outcome, String), BuildError> {
         let session = &self.build.session;
         let (sender, mut output) = tokio::sync::mpsc::channel::<OutputChunk>(64);
         let events = session.events.clone();
@@ -132,12 +141,27 @@ impl StageRun<'_> {
                     Stream::Stdout => OutputStream::Stdout,
                     Stream::Stderr => OutputStream::Stderr,
                 };
-                events.send(Event::StepOutput { step, stream, bytes });
+                events.send(Event::StepOutput { step, stream, bytes: bytes.into() });
             }
             tail
         });
-        let execution = Execution { argv, env, cwd, user, step: step.0.to_string() };
-        let exit = session.run_in(root, execution, sender).await;
+        let sandbox = session.sandbox().await?;
+        let command = Step {
+            name: step.0.to_string(),
+            argv,
+            env,
+            cwd,
+            user,
+            hostname: None,
+            network: NetworkChoice::Default,
+            extra_hosts: Vec::new(),
+            mounts: Vec::new(),
+        };
+        let mut cancel = session.cancel.clone();
+        let exit = sandbox.run(root, &command, sender, async move { cancel.raised().await }).await;
+        if let Some(notice) = sandbox.take_notice() {
+            session.events.notice(notice);
+        }
         let tail = join(forward.await)?;
         Ok((exit?, String::from_utf8_lossy(&Vec::from(tail)).into_owned()))
     }
@@ -154,8 +178,11 @@ pub(crate) fn resolve_user(
     }
     let passwd = read_account_file(view, "/etc/passwd")?;
     let group = read_account_file(view, "/etc/group")?;
-    resolve(user, &passwd, &group)
-        .map_err(|source: UserError| BuildError::User { location: location(), user: user.to_owned(), source })
+    resolve(user, &passwd, &group).map_err(|source: UserError| BuildError::User {
+        location: location(),
+        user: user.to_owned(),
+        source,
+    })
 }
 
 /// An account file of the image; empty when there is none.
@@ -179,7 +206,8 @@ fn make_directory(
     owner: &ResolvedUser,
 ) -> Result<(), BuildError> {
     use rustix::fs::{AtFlags, Gid, Mode, Uid};
-    let failed = |source: rustix::io::Errno| BuildError::MakeInImage { path: path.clone(), source: source.into() };
+    let failed =
+        |source: rustix::io::Errno| BuildError::MakeInImage { path: path.clone(), source: source.into() };
     let resolved = inside.resolve(path, true)?;
     for directory in resolved.ancestors().into_iter().chain([resolved]) {
         if directory.is_root() || inside.lstat(&directory)?.is_some() {
@@ -187,7 +215,8 @@ fn make_directory(
         }
         rustix::fs::mkdirat(root.fd(), directory.relative(), Mode::from_raw_mode(0o755)).map_err(failed)?;
         let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
-        rustix::fs::chownat(root.fd(), directory.relative(), uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        rustix::fs::chownat(root.fd(), directory.relative(), uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed)?;
     }
     Ok(())
 }

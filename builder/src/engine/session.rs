@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::OnceCell;
 
@@ -21,10 +21,9 @@ use crate::cache::{BootId, StateDir, StepIndex};
 use crate::image::ChainId;
 use crate::layer::View;
 use crate::sandbox::build_lock::BuildLock;
-use crate::sandbox::cgroup::Cgroups;
-use crate::sandbox::network::Network;
+use crate::sandbox::executor::{Sandbox, SandboxOptions};
+use crate::sandbox::network::PLUGIN_DIRECTORIES;
 use crate::sandbox::overlay::{self, MountedRoot};
-use crate::sandbox::runc::Runc;
 use crate::sandbox::scratch::Scratch;
 use crate::store::{Cri, Labels, SnapshotDirs, Store, labels};
 
@@ -52,11 +51,12 @@ pub(crate) struct Session {
     pub(crate) events: EventSink,
     pub(crate) cancel: Cancel,
     pub(crate) boot: BootId,
-    lock: OnceCell<BuildLock>,
+    lock: OnceCell<Arc<BuildLock>>,
     scratch: OnceCell<Arc<Scratch>>,
-    pub(crate) runc: OnceCell<Runc>,
-    pub(crate) cgroups: OnceCell<Cgroups>,
-    pub(crate) network: OnceCell<Network>,
+    sandbox: tokio::sync::Mutex<Option<Arc<Sandbox>>>,
+    used: Mutex<BTreeSet<ChainId>>,
+    /// A directory of a snapshot: on the file system whose free space matters.
+    snapshot_path: OnceLock<PathBuf>,
     snapshots: AtomicU64,
     active: Mutex<BTreeSet<String>>,
 }
@@ -83,9 +83,9 @@ impl Session {
             cancel,
             lock: OnceCell::new(),
             scratch: OnceCell::new(),
-            runc: OnceCell::new(),
-            cgroups: OnceCell::new(),
-            network: OnceCell::new(),
+            sandbox: tokio::sync::Mutex::default(),
+            used: Mutex::default(),
+            snapshot_path: OnceLock::new(),
             snapshots: AtomicU64::new(0),
             active: Mutex::default(),
         })
@@ -93,15 +93,47 @@ impl Session {
 
     /// The id of this build. The first call registers it, so that others can tell its traces from those of the dead.
     pub(crate) async fn build_id(&self) -> Result<&str, BuildError> {
-        let lock = self
-            .lock
+        Ok(self.lock().await?.id())
+    }
+
+    async fn lock(&self) -> Result<&Arc<BuildLock>, BuildError> {
+        self.lock
             .get_or_try_init(|| async {
                 let lock = BuildLock::acquire(&self.paths.run_dir)?;
                 collect::announce(&self.paths.state, lock.id())?;
-                Ok::<_, BuildError>(lock)
+                Ok::<_, BuildError>(Arc::new(lock))
             })
-            .await?;
-        Ok(lock.id())
+            .await
+    }
+
+    /// What RUN steps run in, made at the first of them.
+    pub(crate) async fn sandbox(&self) -> Result<Arc<Sandbox>, BuildError> {
+        let mut sandbox = self.sandbox.lock().await;
+        if let Some(sandbox) = &*sandbox {
+            return Ok(sandbox.clone());
+        }
+        let options = SandboxOptions {
+            run_dir: self.paths.run_dir.clone(),
+            runc: self.paths.runc.clone(),
+            cni_directories: plugin_directories(),
+        };
+        let made = Arc::new(Sandbox::new(options, self.lock().await?.clone(), self.scratch().await?)?);
+        Ok(sandbox.insert(made).clone())
+    }
+
+    /// Remembers that this build used a result, so that pruning keeps it.
+    pub(crate) fn uses(&self, chain: ChainId) {
+        self.used.lock().expect("invariant: no panic while the set is locked").insert(chain);
+    }
+
+    /// All results that this build used.
+    pub(crate) fn used_chains(&self) -> Vec<ChainId> {
+        self.used.lock().expect("invariant: no panic while the set is locked").iter().copied().collect()
+    }
+
+    /// A directory on the file system of the snapshots, if this build touched any.
+    pub(crate) fn snapshot_path(&self) -> Option<PathBuf> {
+        self.snapshot_path.get().cloned()
     }
 
     /// Space for mount points and bundles, gone with this process.
@@ -122,6 +154,10 @@ impl Session {
     pub(crate) async fn prepare(&self, parent: Option<ChainId>) -> Result<ActiveSnapshot, BuildError> {
         let (key, labels) = self.new_key().await?;
         let dirs = self.store.prepare(&key, parent, &labels).await?;
+        if let Some(snapshots) = dirs.upper.as_deref().and_then(Path::parent).and_then(Path::parent) {
+            // Kept from the first one; the parent directory outlives the snapshot.
+            let _ = self.snapshot_path.set(snapshots.to_owned());
+        }
         Ok(ActiveSnapshot { key, dirs })
     }
 
@@ -163,20 +199,19 @@ impl Session {
                 first = outcome;
             }
         };
-        let active = std::mem::take(&mut *self.active.lock().expect("invariant: no panic while the set is locked"));
+        let active =
+            std::mem::take(&mut *self.active.lock().expect("invariant: no panic while the set is locked"));
         for key in active {
             keep(self.store.remove_snapshot(&key).await.map(drop).map_err(BuildError::from));
         }
-        if let Some(network) = self.network.get() {
-            keep(network.close().await.map_err(BuildError::from));
+        // Every step has ended, so nobody else holds the sandbox.
+        if let Some(sandbox) = self.sandbox.lock().await.take().and_then(Arc::into_inner) {
+            keep(sandbox.close().await.map_err(BuildError::from));
         }
-        if let Some(lock) = self.lock.get() {
-            if let Some(cgroups) = self.cgroups.get() {
-                keep(cgroups.remove_build(lock.id()).map_err(BuildError::from));
-            }
-            if first.is_ok() {
-                first = collect::retract(&self.paths.state, lock.id());
-            }
+        if let Some(lock) = self.lock.get()
+            && first.is_ok()
+        {
+            first = collect::retract(&self.paths.state, lock.id());
         }
         first
     }
@@ -216,4 +251,9 @@ pub(crate) fn open_directory(path: &Path) -> Result<rustix::fd::OwnedFd, BuildEr
     use rustix::fs::{Mode, OFlags};
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| BuildError::Directory { path: path.to_owned(), source: errno.into() })
+}
+
+/// Where CNI plugins are looked for.
+pub(crate) fn plugin_directories() -> Vec<PathBuf> {
+    PLUGIN_DIRECTORIES.iter().map(PathBuf::from).collect()
 }

@@ -96,7 +96,7 @@ impl StageImage {
 }
 
 pub(crate) fn expansion(build: &Build, error: ExpandError) -> BuildError {
-    BuildError::Dockerfile(Box::new(error.diagnostic(&build.dockerfile)))
+    BuildError::Dockerfile(Box::new(error.into_diagnostic(&build.dockerfile.file, &build.dockerfile.source)))
 }
 
 /// A moment of the image config: RFC 3339 in UTC.
@@ -128,7 +128,12 @@ impl<'b> StageRun<'b> {
             chain: None,
             layers: Vec::new(),
             config: ImageConfig::default(),
-            scope: Scope::new(&[], &build.plan.global_args, &build.session.request.build_args, build.dockerfile.escape),
+            scope: Scope::new(
+                &[],
+                &build.plan.global_args,
+                &build.session.request.build_args,
+                build.dockerfile.escape,
+            ),
             hits: Vec::new(),
             cmd_set: false,
         };
@@ -143,7 +148,12 @@ impl<'b> StageRun<'b> {
     async fn base(&mut self) -> Result<StageImage, BuildError> {
         let build = self.build;
         let scope = |env: &[String]| {
-            Scope::new(env, &build.plan.global_args, &build.session.request.build_args, build.dockerfile.escape)
+            Scope::new(
+                env,
+                &build.plan.global_args,
+                &build.session.request.build_args,
+                build.dockerfile.escape,
+            )
         };
         match &self.planned.base {
             Base::Stage(id) => {
@@ -161,7 +171,14 @@ impl<'b> StageRun<'b> {
                 config.config.working_dir = "/".to_owned();
                 config.config.env = vec![format!("PATH={}", crate::dockerfile::scope::DEFAULT_PATH)];
                 let scope = scope(&config.config.env);
-                Ok(StageImage { chain: None, layers: Vec::new(), config, scope, hits: Vec::new(), cmd_set: false })
+                Ok(StageImage {
+                    chain: None,
+                    layers: Vec::new(),
+                    config,
+                    scope,
+                    hits: Vec::new(),
+                    cmd_set: false,
+                })
             }
             Base::Image(reference, span) => {
                 let location = build.location(span.clone());
@@ -192,7 +209,9 @@ impl<'b> StageRun<'b> {
 
     /// Waits for another stage of this build.
     pub(crate) async fn stage_result(&self, id: StageId) -> Result<Arc<StageImage>, BuildError> {
-        let Some(results) = self.results.get(&id) else { return Err(BuildError::StageUnplanned { stage: id }) };
+        let Some(results) = self.results.get(&id) else {
+            return Err(BuildError::StageUnplanned { stage: id });
+        };
         let mut results = results.clone();
         // An error means that the stage has failed; it reports its own failure.
         let ready = results.wait_for(Option::is_some).await.map_err(|_| BuildError::DependencyFailed)?;
@@ -226,7 +245,8 @@ impl<'b> StageRun<'b> {
                 self.image.push_metadata(history::assignments("ENV", &pairs));
             }
             InstructionKind::Arg(declarations) => {
-                let declared = self.image.scope.apply_arg(declarations).map_err(|error| expansion(build, error))?;
+                let declared =
+                    self.image.scope.apply_arg(declarations).map_err(|error| expansion(build, error))?;
                 let words: Vec<String> = declared
                     .into_iter()
                     .map(|(name, value)| value.map_or(name.clone(), |value| format!("{name}={value}")))
@@ -246,10 +266,14 @@ impl<'b> StageRun<'b> {
             InstructionKind::Expose(words) => {
                 let mut expanded = Vec::new();
                 for word in words {
-                    expanded.extend(self.image.scope.expand_words(word).map_err(|error| expansion(build, error))?);
+                    expanded.extend(
+                        self.image.scope.expand_words(word).map_err(|error| expansion(build, error))?,
+                    );
                 }
-                let ports = ports::exposed_ports(&expanded)
-                    .map_err(|source| BuildError::Port { location: Box::new(build.location(span.clone())), source })?;
+                let ports = ports::exposed_ports(&expanded).map_err(|source| BuildError::Port {
+                    location: Box::new(build.location(span.clone())),
+                    source,
+                })?;
                 self.image.push_metadata(history::expose(&ports));
                 let NameSet(exposed) = &mut self.image.config.config.exposed_ports;
                 exposed.extend(ports);

@@ -25,7 +25,11 @@ impl StageRun<'_> {
         done.map(drop)
     }
 
-    async fn workdir(&mut self, instruction: &Instruction, path: &ImagePath) -> Result<StepOutcome, BuildError> {
+    async fn workdir(
+        &mut self,
+        instruction: &Instruction,
+        path: &ImagePath,
+    ) -> Result<StepOutcome, BuildError> {
         let created_by = format!("WORKDIR {path}");
         self.image.config.config.working_dir = path.to_string();
         if path.is_root() {
@@ -78,7 +82,10 @@ fn missing_directories(
         match view.lstat(&directory)? {
             Some(stat) if stat.kind == EntryKind::Directory => {}
             Some(_) => {
-                return Err(crate::layer::LayerError::ParentNotDirectory { path: path.clone(), parent: directory });
+                return Err(crate::layer::LayerError::ParentNotDirectory {
+                    path: path.clone(),
+                    parent: directory,
+                });
             }
             None if directory.is_root() => {}
             None => entries.push(LayerEntry {

@@ -3,14 +3,13 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
 use std::io;
 
 use super::Metadata;
 use crate::image::ImagePath;
 
 /// Opens the origin of a file's bytes, at the moment they are needed.
-pub type Opener = Box<dyn FnOnce() -> io::Result<File> + Send>;
+pub type Opener = Box<dyn FnOnce() -> io::Result<Box<dyn io::Read>> + Send>;
 
 /// One path of a layer.
 #[derive(Debug)]

@@ -10,12 +10,12 @@ use containerd_client::types;
 use prost_types::{FieldMask, Timestamp};
 
 use super::content::ContentInfo;
-use super::images::{Descriptor, ImageRecord};
+use super::images::ImageRecord;
 use super::ingest::Ingest;
 use super::labels::Labels;
 use super::mounts::MountEntry;
 use super::snapshots::{SnapshotInfo, SnapshotKind};
-use crate::image::Digest;
+use crate::image::{Descriptor, Digest};
 
 /// What is malformed in a message; becomes [`super::StoreError::Answer`].
 pub(super) type Malformed = String;
@@ -61,11 +61,7 @@ pub(super) fn to_image(image: Image) -> Result<ImageRecord, Malformed> {
     let target = image.target.ok_or_else(|| "the image has no target".to_owned())?;
     Ok(ImageRecord {
         name: image.name,
-        target: Descriptor {
-            media_type: target.media_type,
-            digest: to_digest(&target.digest)?,
-            size_bytes: to_size(target.size)?,
-        },
+        target: Descriptor::new(&target.media_type, to_digest(&target.digest)?, to_size(target.size)?),
         labels: image.labels.into_iter().collect(),
         updated_at: to_system_time(image.updated_at),
     })

@@ -11,21 +11,10 @@ use super::connection::Store;
 use super::convert;
 use super::error::StoreError;
 use super::labels::{self, Labels};
-use crate::image::{Digest, ImageReference};
+use crate::image::{Descriptor, ImageReference};
 
 /// How often an update and a removal by somebody else may alternate before that is an error.
 pub(super) const ATTEMPTS: u32 = 5;
-
-/// What an image record or a manifest points to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Descriptor {
-    /// The media type of the blob.
-    pub media_type: String,
-    /// The blob's digest.
-    pub digest: Digest,
-    /// The blob's size.
-    pub size_bytes: u64,
-}
 
 /// An image record.
 #[derive(Debug, Clone, PartialEq, Eq)]

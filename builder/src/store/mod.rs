@@ -26,7 +26,7 @@ pub use counts::{Access, RpcCounts, RpcSnapshot};
 pub use cri::Cri;
 pub use discovery::{Discovery, DiscoveryError, Environment, SocketProblem};
 pub use error::{Cause, ErrorKind, StoreError};
-pub use images::{Descriptor, ImageOutcome, ImageRecord};
+pub use images::{ImageOutcome, ImageRecord};
 pub use ingest::{BlobSink, ContentWriter, Ingest, Streamed};
 pub use labels::{LabelError, Labels};
 pub use leases::GcOutcome;

@@ -9,9 +9,9 @@ use containerd_client::types::Mount;
 use super::connection::{Store, unique_name};
 use super::convert;
 use super::error::StoreError;
-use super::images::{ATTEMPTS, Descriptor};
+use super::images::ATTEMPTS;
 use super::labels::Labels;
-use crate::image::{ChainId, DiffId};
+use crate::image::{ChainId, Descriptor, DiffId};
 
 /// The lease of an unpacking, should its process die.
 const LEASE_LIMIT: Duration = Duration::from_secs(3600);
