@@ -69,7 +69,7 @@ fn in_turn(version: &Version, name: &str, run: store_trials::Run) -> Result<(), 
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let bench = Bench::new(socket, name).await?;
+        let bench = Bench::new(socket, version.label == "containerd-2", name).await?;
         tokio::time::timeout(std::time::Duration::from_secs(60), run(bench))
             .await
             .map_err(|_| anyhow::anyhow!("the trial took more than 60 s"))?

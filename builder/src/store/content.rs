@@ -149,7 +149,7 @@ impl Store {
         }
     }
 
-    /// Sets and removes single labels of a blob; the others stay.
+    /// Sets and removes single labels of a blob; the others stay. Without any there is no call.
     ///
     /// # Errors
     /// [`StoreError::Label`], or as for every call, an absent blob included.
@@ -161,6 +161,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         const OPERATION: &str = "label content";
         self.checked(OPERATION, digest.to_string(), set)?;
+        if set.is_empty() && unset.is_empty() {
+            // An empty mask would mean the whole record.
+            return Ok(());
+        }
         let info =
             Info { digest: digest.to_string(), labels: convert::to_wire_labels(set), ..Info::default() };
         // A path without a value removes the label.

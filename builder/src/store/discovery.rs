@@ -358,6 +358,32 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_this_user_may_not_use_is_told_from_a_missing_one() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let (socket, closed) = (dir.path().join("socket"), dir.path().join("closed"));
+        let _listener = UnixListener::bind(&socket).unwrap();
+        std::fs::create_dir(&closed).unwrap();
+        mode(dir.path(), 0o755);
+        mode(&socket, 0);
+        mode(&closed, 0);
+        let below = closed.join("socket");
+        let found = std::thread::spawn(move || {
+            if rustix::process::geteuid().is_root() {
+                // SAFETY: setresuid takes no pointers; as a bare system call it changes this thread alone.
+                assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) }, 0);
+            }
+            (probe(&socket), probe(&below))
+        });
+        let found = found.join().unwrap();
+        mode(&closed, 0o755);
+        assert_eq!(found, (Err(SocketProblem::PermissionDenied), Err(SocketProblem::PermissionDenied)));
+    }
+
+    #[test]
     fn a_missing_permission_brings_its_own_help() {
         let tried = vec![
             (PathBuf::from("/a"), SocketProblem::Missing),

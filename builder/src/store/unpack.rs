@@ -43,7 +43,7 @@ impl Store {
     }
 
     /// Makes the chain-id snapshots of `layers`, lowest first, that are missing; the topmost one gets `labels`, whether
-    /// it was missing or not. Returns how many were unpacked.
+    /// it was missing or not. Returns how many were unpacked. When all is there, labels included, nothing is written.
     ///
     /// The labels should hold [`super::labels::GC_ROOT`]: it keeps the lower ones too. Until they are set, everything
     /// is held by a lease.
@@ -57,6 +57,17 @@ impl Store {
     ) -> Result<usize, StoreError> {
         let diff_ids: Vec<DiffId> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
         let Some(top) = ChainId::stack(&diff_ids).last().copied() else { return Ok(0) };
+        if let Some(info) = self.snapshot(&top.to_string()).await? {
+            if labels.iter().all(|(key, value)| info.labels.get(key) == Some(value)) {
+                return Ok(0);
+            }
+            match self.update_snapshot_labels(&top.to_string(), labels, &[]).await {
+                Ok(()) => return Ok(0),
+                // Collected since it was looked for.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
         let lease = unique_name("unpack");
         self.create_lease(&lease, &Labels::new(), Some(LEASE_LIMIT)).await?;
         let unpacked = self.under_lease(&lease)?.unpack_missing(layers, top, labels).await;

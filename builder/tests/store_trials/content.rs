@@ -38,6 +38,10 @@ pub(super) async fn a_blob_is_written_in_one_call_and_labelled_when_it_exists(be
         "labels after a removal",
     )?;
 
+    store.update_content_labels(digest, &Labels::new(), &[]).await?;
+    let info = store.content_info(digest).await?.context("the blob is gone")?;
+    equal(info.labels.len(), 2, "labels after an update of nothing")?;
+
     let wrong = Digest::of(b"something else");
     let error =
         store.write_blob(wrong, bytes, &Labels::new()).await.err().context("a wrong digest is taken")?;

@@ -47,6 +47,7 @@ pub(crate) const TRIALS: &[(&str, Run, bool)] = &[
     trial!(snapshots::labels_given_to_prepare_are_dropped_at_commit),
     trial!(snapshots::an_active_snapshot_lives_by_its_label),
     trial!(snapshots::two_commits_of_one_chain_id_are_both_right),
+    trial!(snapshots::a_commit_onto_a_taken_chain_id_leases_it_only_in_2),
     trial!(snapshots::layers_in_the_content_store_are_unpacked),
     trial!(pins::a_root_keeps_its_parents),
     trial!(pins::a_blob_may_come_after_the_label_that_keeps_it),
@@ -67,10 +68,12 @@ pub(crate) const TRIALS: &[(&str, Run, bool)] = &[
 pub(crate) struct Bench {
     pub(crate) socket: PathBuf,
     pub(crate) store: Store,
+    /// Whether this is a containerd 2.x.
+    pub(crate) second: bool,
 }
 
 impl Bench {
-    pub(crate) async fn new(socket: PathBuf, trial: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn new(socket: PathBuf, second: bool, trial: &str) -> anyhow::Result<Self> {
         let namespace = if trial.starts_with("cri/") || trial.starts_with("latency/") {
             "k8s.io".to_owned()
         } else {
@@ -82,7 +85,7 @@ impl Bench {
         let cri = kubernetes.cri().context("no CRI in k8s.io")?;
         for _ in 0..200 {
             if matches!(cri.available().await, Ok(true)) {
-                return Ok(Self { socket, store });
+                return Ok(Self { socket, store, second });
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }

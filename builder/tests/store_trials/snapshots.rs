@@ -113,6 +113,23 @@ pub(super) async fn two_commits_of_one_chain_id_are_both_right(bench: Bench) -> 
     equal(matches!(error, StoreError::Answer { .. }), true, "a name taken by an active snapshot")
 }
 
+pub(super) async fn a_commit_onto_a_taken_chain_id_leases_it_only_in_2(bench: Bench) -> Outcome {
+    let store = &bench.store;
+    store.create_lease("lease", &Labels::new(), None).await?;
+    let leased = store.under_lease("lease")?;
+    let chain = bench.committed("shared", None, &rooted([])).await?;
+    leased.prepare("mine", None, &Labels::new()).await?;
+    let given = rooted([]);
+    equal(leased.commit(chain, "mine", &given).await?, CommitOutcome::AlreadyThere, "the second commit")?;
+    equal(store.snapshots(&["kind==active"]).await?, Vec::new(), "active snapshots left")?;
+    // So nobody may rely on the lease: the labels set afterwards are what keeps the snapshot.
+    store.update_snapshot_labels(&chain.to_string(), &Labels::new(), &[labels::GC_ROOT]).await?;
+    bench.collect().await?;
+    equal(bench.has_snapshot(&chain.to_string()).await?, bench.second, "the snapshot by the lease alone")?;
+    store.delete_lease("lease", true).await?;
+    equal(bench.has_snapshot(&chain.to_string()).await?, false, "the snapshot without the lease")
+}
+
 fn layer(name: &str, content: &str) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
@@ -137,7 +154,9 @@ pub(super) async fn layers_in_the_content_store_are_unpacked(bench: Bench) -> Ou
     bench.collect().await?;
     equal(bench.has_snapshot(&chains[0].to_string()).await?, true, "the lower one after a collection")?;
     equal(store.unpack(&layers, &given).await?, 1, "layers unpacked on top")?;
+    let before = store.counts().snapshot();
     equal(store.unpack(&layers, &given).await?, 0, "layers unpacked again")?;
+    equal(store.counts().snapshot().since(&before).writes(), 0, "writes of an unpacking without work")?;
     bench.collect().await?;
     let info = store.snapshot(&chains[2].to_string()).await?.context("the top is gone")?;
     equal((info.kind, info.labels), (SnapshotKind::Committed, given), "the top")?;
