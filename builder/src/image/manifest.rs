@@ -188,7 +188,7 @@ pub enum ManifestOrIndex {
     /// One image.
     Manifest(Box<Document<Manifest>>),
     /// Several.
-    Index(Document<Index>),
+    Index(Box<Document<Index>>),
 }
 
 /// Enough of a document to tell which one it is.
@@ -218,8 +218,10 @@ impl ManifestOrIndex {
             known if media_type::is_manifest(known) => {
                 Ok(Self::Manifest(Box::new(Document::parse_as("manifest", raw)?)))
             }
-            known if media_type::is_index(known) => Ok(Self::Index(Document::parse_as("index", raw)?)),
-            "" if has_manifests => Ok(Self::Index(Document::parse_as("index", raw)?)),
+            known if media_type::is_index(known) => {
+                Ok(Self::Index(Box::new(Document::parse_as("index", raw)?)))
+            }
+            "" if has_manifests => Ok(Self::Index(Box::new(Document::parse_as("index", raw)?))),
             "" => Ok(Self::Manifest(Box::new(Document::parse_as("manifest", raw)?))),
             _ => Err(DocumentError::MediaType { digest, media_type }),
         }
