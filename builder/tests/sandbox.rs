@@ -73,14 +73,9 @@ fn sigkill() -> Result<(), Failed> {
     let read = BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line);
     let inside = descendants(child.id());
     let made_cgroups = !inside::cgroups(directory.path()).is_empty();
-    child.kill()?;
-    let output = child.wait_with_output()?;
-    read?;
-    // The build, runc, and the container's shell and sleep.
-    if line.trim() != "asleep" || inside.len() < 4 || !made_cgroups {
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(format!("no container to kill: {line} {inside:?} {error}").into());
-    }
+    let killed = child.kill();
+    child.wait()?;
+    read.and(killed)?;
     let limit = Instant::now() + Duration::from_secs(2);
     while inside.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
         if Instant::now() > limit {
@@ -92,6 +87,10 @@ fn sigkill() -> Result<(), Failed> {
     let output = start("next build", directory.path()).wait_with_output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    // The build, runc, and the container's shell and sleep: without them nothing has been shown.
+    if line.trim() != "asleep" || inside.len() < 4 || !made_cgroups {
+        return Err(format!("no container to kill: {line} {inside:?}").into());
     }
     nothing_left(directory.path())
 }

@@ -54,7 +54,7 @@ pub(crate) fn play(role: &str, directory: &Path) {
         let mut build = Build::new(directory, &PLUGIN_DIRECTORIES.map(PathBuf::from));
         match role {
             "sleeps" => {
-                let step = Step { network: NetworkChoice::Host, ..shell("echo asleep; sleep 1000; true") };
+                let step = Step { network: NetworkChoice::Host, ..shell("sleep 1000 & echo asleep; wait") };
                 let root = build.root();
                 let (sender, mut receiver) = mpsc::channel(8);
                 let run = build.sandbox().run(&root, &step, sender, std::future::pending());
