@@ -70,17 +70,12 @@ fn sigkill() -> Result<(), Failed> {
     let directory = tempfile::tempdir()?;
     let mut child = start("sleeps", directory.path());
     let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
-    if line.trim() != "asleep" {
-        return Err(format!("the container did not start: {line} {:?}", child.wait_with_output()?).into());
-    }
+    let read = BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line);
     let inside = descendants(child.id());
-    // The build, runc, and the container's shell and sleep.
-    if inside.len() < 4 || inside::cgroups(directory.path()).is_empty() {
-        return Err(format!("no container to kill: {inside:?}").into());
-    }
-    child.kill()?;
+    let made_cgroups = !inside::cgroups(directory.path()).is_empty();
+    let killed = child.kill();
     child.wait()?;
+    read.and(killed)?;
     let limit = Instant::now() + Duration::from_secs(2);
     while inside.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
         if Instant::now() > limit {
@@ -88,11 +83,14 @@ fn sigkill() -> Result<(), Failed> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    // The next build with the same run directory collects the cgroups, and the file of the dead build stays a sign of
-    // death until somebody forgets it.
+    // The next build with the same run directory collects the cgroups, and forgets the dead build.
     let output = start("next build", directory.path()).wait_with_output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    // The build, runc, and the container's shell and sleep: without them nothing has been shown.
+    if line.trim() != "asleep" || inside.len() < 4 || !made_cgroups {
+        return Err(format!("no container to kill: {line} {inside:?}").into());
     }
     nothing_left(directory.path())
 }

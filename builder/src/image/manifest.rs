@@ -186,9 +186,9 @@ impl Index {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ManifestOrIndex {
     /// One image.
-    Manifest(Document<Manifest>),
+    Manifest(Box<Document<Manifest>>),
     /// Several.
-    Index(Document<Index>),
+    Index(Box<Document<Index>>),
 }
 
 /// Enough of a document to tell which one it is.
@@ -216,11 +216,13 @@ impl ManifestOrIndex {
         let raw = shape.into_raw();
         match media_type.as_str() {
             known if media_type::is_manifest(known) => {
-                Ok(Self::Manifest(Document::parse_as("manifest", raw)?))
+                Ok(Self::Manifest(Box::new(Document::parse_as("manifest", raw)?)))
             }
-            known if media_type::is_index(known) => Ok(Self::Index(Document::parse_as("index", raw)?)),
-            "" if has_manifests => Ok(Self::Index(Document::parse_as("index", raw)?)),
-            "" => Ok(Self::Manifest(Document::parse_as("manifest", raw)?)),
+            known if media_type::is_index(known) => {
+                Ok(Self::Index(Box::new(Document::parse_as("index", raw)?)))
+            }
+            "" if has_manifests => Ok(Self::Index(Box::new(Document::parse_as("index", raw)?))),
+            "" => Ok(Self::Manifest(Box::new(Document::parse_as("manifest", raw)?))),
             _ => Err(DocumentError::MediaType { digest, media_type }),
         }
     }
@@ -244,7 +246,7 @@ mod tests {
         let written = Document::write(Manifest::oci(descriptor(media_type::CONFIG, "{}"), layers));
         insta::assert_snapshot!(str::from_utf8(written.raw()).unwrap(), @r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"sha256:cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2","size":4,"urls":["https://example.test/base"],"annotations":{"a":"1","b":"2"}},{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:5b3975651c3cab92d044c096dc30a1c2d9525497457472de48c51ecb363d1f4a","size":3}]}"#);
         let read = ManifestOrIndex::parse(written.raw().to_vec(), "").unwrap();
-        assert_eq!(read, ManifestOrIndex::Manifest(written));
+        assert_eq!(read, ManifestOrIndex::Manifest(Box::new(written)));
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Subject<'_> {
         match self {
             Self::Open(file) => rustix::fs::fsetxattr(file, CAPABILITY, value, XattrFlags::empty())?,
             Self::Named(directory, name) => {
-                rustix::fs::lsetxattr(Self::path(directory, name)?, CAPABILITY, value, XattrFlags::empty())?
+                rustix::fs::lsetxattr(Self::path(directory, name)?, CAPABILITY, value, XattrFlags::empty())?;
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::process::Command;
 use libtest_mimic::Failed;
 use pushless::image::{DiffId, Digest, ImagePath};
 use pushless::layer::{Content, LayerEntry, LayerError, Metadata, diff, normalise, verify};
-use rustix::fs::XattrFlags;
+use rustix::fs::{FileType, Mode, XattrFlags};
 
 use crate::chain::Chain;
 use crate::containerd::Containerd;
@@ -327,6 +327,48 @@ pub(crate) fn normalised(place: &Path) -> Result<(), Failed> {
                 return Err(format!("{name} keeps {:?}", std::ffi::OsStr::from_bytes(attribute)).into());
             }
         }
+    }
+    Ok(())
+}
+
+/// A bare mark of a deletion, as another tool may leave it in the only layer below, is nothing; one in the layer that
+/// deletes nothing is no member, and normalising removes it without moving the directory's time.
+pub(crate) fn bare_deletions(place: &Path) -> Result<(), Failed> {
+    let mark = |path: &Path| {
+        rustix::fs::mknodat(rustix::fs::CWD, path, FileType::CharacterDevice, Mode::empty(), 0)
+            .expect("a mark");
+    };
+    let mut chain = Chain::new(place);
+    let directory = |path: &str| LayerEntry {
+        path: ImagePath::new(path),
+        metadata: Metadata::of_root(0o755, 50),
+        content: Content::Directory,
+    };
+    chain.copy(vec![directory("dir")])?;
+    mark(&chain.layers[0].join("dir/never"));
+    shell(&chain.layers[0], "touch -d @50 dir");
+    let parents = chain.parents();
+    let never = ImagePath::new("dir/never");
+    let seen = (parents.view.lstat(&never)?, parents.view.read_dir(&ImagePath::new("dir"))?);
+    if seen != (None, Vec::new()) {
+        return Err(format!("the view shows {seen:?}").into());
+    }
+    let upper = chain.fresh();
+    for holder in ["dir", "new"] {
+        fs::create_dir(upper.join(holder))?;
+        mark(&upper.join(holder).join("never"));
+    }
+    shell(&upper, "touch -d @50 dir; touch -d @60 new");
+    for _ in ["as it is", "normalised"] {
+        let listed = tree::list(&chain.diffed(&upper)?);
+        let found: Vec<_> = listed.iter().map(|member| member.line.as_str()).collect();
+        if found != ["d 755 new/ @60"] {
+            return Err(format!("members: {found:?}").into());
+        }
+        normalise(File::open(&upper)?.as_fd(), &parents.view)?;
+    }
+    if upper.join("dir/never").exists() || upper.join("new/never").exists() {
+        return Err("normalising left a needless mark".into());
     }
     Ok(())
 }

@@ -121,7 +121,6 @@ impl Containerd {
                 name: name.clone(),
                 key,
                 labels: pin(),
-                ..CommitSnapshotRequest::default()
             };
             snapshots.commit(with_namespace!(commit, "layers")).await?;
             Ok(name)

@@ -12,6 +12,7 @@ use pushless::layer::{Content, LayerEntry, Metadata, View, assemble};
 use crate::chain::{Chain, NEW_DIRECTORIES};
 use crate::commands::CAPABILITY;
 use crate::containerd::Containerd;
+use crate::tree;
 
 fn entry(path: &str, mode: u32, content: Content) -> LayerEntry {
     LayerEntry { path: ImagePath::new(path), metadata: Metadata::of_root(mode, 50), content }
@@ -100,6 +101,11 @@ pub(crate) fn replacing(place: &Path, judge: &Containerd) -> Result<(), Failed> 
         let found: Vec<_> = listed.iter().map(|member| member.line.as_str()).collect();
         if found != members {
             return Err(format!("found  {found:?}\nwanted {members:?}").into());
+        }
+        let upper = chain.layers.last().expect("the layer");
+        let root = tree::scan(upper).remove(&ImagePath::root()).expect("the root");
+        if (root.mode, root.owner, root.mtime_s) != (0o755, (0, 0), 0) {
+            return Err(format!("the root: {root:?}").into());
         }
         chain.judge(judge)?;
     }

@@ -74,6 +74,7 @@ fn trials(place: &Path, judges: &[Arc<Containerd>]) -> Vec<Trial> {
     let mut trials = vec![
         alone("what_no_layer_can_say_is_refused", commands::refusals),
         alone("normalising_leaves_nothing_that_no_layer_carries", commands::normalised),
+        alone("bare_marks_of_deletions_are_nothing", commands::bare_deletions),
         alone("verifying_finds_a_change_and_makes_none", commands::verification),
         alone("entries_that_no_layer_can_hold_are_refused", copies::refusals),
         alone("gnu_tar_reads_a_layer", readers::gnu_tar),

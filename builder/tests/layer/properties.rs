@@ -162,7 +162,7 @@ fn fitting(wanted: &[Copied], view: &View) -> Vec<LayerEntry> {
         let below_a_file =
             path.ancestors().iter().any(|above| kinds.get(above).is_some_and(|above| above.kind > 2));
         let above_something = kinds.keys().any(|other| *other != path && other.starts_with(&path));
-        if !below_a_file && !(above_something && copied.kind > 2) {
+        if !(below_a_file || above_something && copied.kind > 2) {
             kinds.insert(path, copied);
         }
     }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Attaches a build to the bridge and detaches it; makes the bridge for the first build and removes it after the last.
+//! Attaches a build to the bridge and detaches it.
 //!
 //! All builds share one bridge, one subnet and one directory of address leases below `<run_dir>/network`, changed only
 //! under its lock. `attached/<build>` is written before an address is asked for, so whatever a killed build leaves has a
-//! name; the next build to attach releases it. When the last attached build detaches, or finds that all others are dead,
-//! bridge, rules, leases and directory go as a whole. Two builds at once cannot take the network from each other:
-//! an attached build that lives keeps all of it.
+//! name; the next build to attach releases it.
+//!
+//! Bridge and packet filter rules stay when the last build detaches, as those of other container tools do: to remove them
+//! takes 50 to 90 ms, to make them again 10 to 20 ms, and a build with one `RUN` takes about as long. [`remove_unused`]
+//! removes them, and a boot does. Two builds at once cannot take the network from each other: an attached build that
+//! lives keeps all of it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -107,15 +110,11 @@ impl Network {
         directories: &[PathBuf],
     ) -> Result<Self, NetworkError> {
         let plugins = Plugins::discover(directories)?;
-        let state = StateDirectory {
-            run_dir: run_dir.to_owned(),
-            root: run_dir.join("network"),
-            bridge: bridge_name(run_dir),
-        };
+        let state = StateDirectory::new(run_dir);
         let _locked = state.lock()?;
         let namespace = Namespace::new(namespace)?;
-        state.release_dead(&plugins)?;
-        let made = state.raise_bridge().and_then(|subnet| {
+        let alone = state.release_dead(&plugins)?;
+        let made = state.raise_bridge(alone).and_then(|subnet| {
             let config = state.config(subnet);
             state.attach(build)?;
             plugins.bridge(Verb::Add, build, namespace.path(), &config)?;
@@ -125,7 +124,8 @@ impl Network {
             Ok(config) => Ok(Self { state, build: build.to_owned(), plugins, config, namespace }),
             Err(error) => {
                 // The cause matters more than what cannot be tidied up after it; the next build tries again.
-                if let Err(error) = state.detach(build).and_then(|()| state.remove_if_unused(build)) {
+                if let Err(error) = state.detach(build).and_then(|()| state.remove_if_unused(build).map(drop))
+                {
                     tracing::warn!(%error, "a network that could not be made is not removed");
                 }
                 Err(error)
@@ -158,21 +158,34 @@ impl Network {
         self.namespace.path()
     }
 
-    /// Detaches this build, and removes the bridge if no other build is attached.
+    /// Detaches this build and gives its address back.
     ///
     /// # Errors
     /// [`NetworkError`]; the next build releases what is left.
     pub fn down(self) -> Result<(), NetworkError> {
         let _locked = self.state.lock()?;
-        let alone = self.state.attached()?.iter().all(|build| *build == self.build);
-        if !alone {
+        if self.state.attached()?.iter().all(|build| *build == self.build) {
+            self.state.forget_leases()?;
+        } else {
             // The interface goes with the namespace; what has to be given back is the address.
             self.plugins.bridge(Verb::Del, &self.build, Path::new(""), &self.config)?;
         }
-        self.state.detach(&self.build)?;
-        drop(self.namespace);
-        self.state.remove_if_unused(&self.build)
+        self.state.detach(&self.build)
     }
+}
+
+/// Removes the bridge, its rules and `<run_dir>/network`, unless a live build is attached; whether they are gone now.
+/// `build` is the caller's id.
+///
+/// # Errors
+/// [`NetworkError`].
+pub fn remove_unused(run_dir: &Path, build: &str) -> Result<bool, NetworkError> {
+    let state = StateDirectory::new(run_dir);
+    if !state.root.exists() {
+        return Ok(true);
+    }
+    let _locked = state.lock()?;
+    state.remove_if_unused(build)
 }
 
 /// `<run_dir>/network`.
@@ -184,6 +197,10 @@ struct StateDirectory {
 }
 
 impl StateDirectory {
+    fn new(run_dir: &Path) -> Self {
+        Self { run_dir: run_dir.to_owned(), root: run_dir.join("network"), bridge: bridge_name(run_dir) }
+    }
+
     /// Locks the directory, making it when absent. The lock goes with the directory, so a lock on one that was removed
     /// in the meantime is none.
     fn lock(&self) -> Result<File, NetworkError> {
@@ -230,14 +247,21 @@ impl StateDirectory {
         }
     }
 
-    /// Makes the rules of the bridge, whose link the plugin makes, unless another build has.
-    fn raise_bridge(&self) -> Result<Subnet, NetworkError> {
-        if let Some(subnet) = self.subnet()? {
-            return Ok(subnet);
-        }
+    /// Makes the rules of the bridge, whose link the plugin makes, unless they are there. What an earlier build left is
+    /// made anew when `alone` and somebody has taken the subnet or the rules away since.
+    fn raise_bridge(&self, alone: bool) -> Result<Subnet, NetworkError> {
         let routes = Path::new("/proc/net/route");
         let routes = std::fs::read_to_string(routes).map_err(at("read", routes))?;
-        let subnet = Subnet::choose(&routes).ok_or(NetworkError::NoSubnet)?;
+        if let Some(subnet) = self.subnet()? {
+            if !alone || (subnet.is_free(&routes, &self.bridge) && masquerade::present(&self.bridge, subnet)?)
+            {
+                return Ok(subnet);
+            }
+            if let Err(error) = self.dismantle() {
+                tracing::debug!(%error, "the network that earlier builds left was not whole");
+            }
+        }
+        let subnet = Subnet::choose(&routes, &self.bridge).ok_or(NetworkError::NoSubnet)?;
         // The record comes first: rules without one could not be found again.
         let path = self.root.join("subnet");
         std::fs::write(&path, subnet.to_string()).map_err(at("write", &path))?;
@@ -264,37 +288,41 @@ impl StateDirectory {
         absent(std::fs::remove_file, &self.root.join("attached").join(build))
     }
 
-    /// Gives back what builds that died attached still hold. Their interfaces went with their namespaces; what is left is
-    /// their addresses, or, when no other build is attached, the bridge and all that belongs to it.
-    fn release_dead(&self, plugins: &Plugins) -> Result<(), NetworkError> {
+    /// Gives back the addresses of builds that died attached; their interfaces went with their namespaces. Whether no live
+    /// build is attached.
+    fn release_dead(&self, plugins: &Plugins) -> Result<bool, NetworkError> {
         let mut dead = Vec::new();
-        let mut any_live = false;
+        let mut alone = true;
         for build in self.attached()? {
             if is_live(&self.run_dir, &build)? {
-                any_live = true;
+                alone = false;
             } else {
                 dead.push(build);
             }
         }
+        if alone {
+            self.forget_leases()?;
+        }
         let subnet = self.subnet()?;
         for build in &dead {
-            if any_live && let Some(subnet) = subnet {
+            if let Some(subnet) = subnet.filter(|_| !alone) {
                 plugins.bridge(Verb::Del, build, Path::new(""), &self.config(subnet))?;
             }
             self.detach(build)?;
         }
-        if !any_live && let Err(error) = self.dismantle() {
-            // A build that died half way has made only some of what is removed here.
-            tracing::debug!(%error, "the network of a dead build was not whole");
-        }
-        Ok(())
+        Ok(alone)
+    }
+
+    /// Gives back all addresses at once.
+    fn forget_leases(&self) -> Result<(), NetworkError> {
+        absent(std::fs::remove_dir_all, &self.root.join("leases"))
     }
 
     /// Removes everything, and the directory too, when no live build is attached.
-    fn remove_if_unused(&self, build: &str) -> Result<(), NetworkError> {
+    fn remove_if_unused(&self, build: &str) -> Result<bool, NetworkError> {
         for other in self.attached()? {
             if is_live(&self.run_dir, &other)? {
-                return Ok(());
+                return Ok(false);
             }
         }
         let dismantled = self.dismantle();
@@ -302,7 +330,7 @@ impl StateDirectory {
         let aside = self.run_dir.join(format!("network-{build}"));
         std::fs::rename(&self.root, &aside).map_err(at("move aside", &self.root))?;
         std::fs::remove_dir_all(&aside).map_err(at("remove", &aside))?;
-        dismantled
+        dismantled.map(|()| true)
     }
 
     /// Removes bridge, rules, leases and the record of the subnet; goes on after an error and returns the first.
@@ -312,7 +340,7 @@ impl StateDirectory {
             Some(subnet) => masquerade::remove(&self.bridge, subnet),
             None => Ok(()),
         });
-        let leases = absent(std::fs::remove_dir_all, &self.root.join("leases"));
+        let leases = self.forget_leases();
         let record = absent(std::fs::remove_file, &self.root.join("subnet"));
         bridge.and(rules).and(leases).and(record)
     }

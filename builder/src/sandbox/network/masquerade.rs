@@ -2,9 +2,9 @@
 //! The packet filter rules of the bridge: its traffic leaves with the host's address, and is forwarded even where the
 //! host drops by default, as one with Docker does.
 //!
-//! They belong to the bridge, not to a container: made with it, removed with it, so no build can leave one behind that
-//! the next does not find. The CNI plugin's own way is a chain for every container, which nothing can remove once
-//! the container's interface is gone, and some ten calls of iptables for every build.
+//! They belong to the bridge, not to a container: made and removed with it, so no build leaves one behind that the next
+//! does not find. The CNI plugin's own way is a chain for every container, which nothing can remove once the
+//! container's interface is gone, and some ten calls of iptables for every build.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -21,6 +21,34 @@ pub(super) fn add(bridge: &str, subnet: Subnet) -> Result<(), NetworkError> {
 /// Removes the rules.
 pub(super) fn remove(bridge: &str, subnet: Subnet) -> Result<(), NetworkError> {
     restore(&rules(bridge, subnet, "-D", "-D"))
+}
+
+/// Whether the rules are still there, told by the first of them: who flushes the tables takes all.
+pub(super) fn present(bridge: &str, subnet: Subnet) -> Result<bool, NetworkError> {
+    let subnet = subnet.to_string();
+    let status = Command::new("iptables")
+        .args([
+            "--wait",
+            "10",
+            "-t",
+            "nat",
+            "-C",
+            "POSTROUTING",
+            "-s",
+            &subnet,
+            "!",
+            "-o",
+            bridge,
+            "-j",
+            "MASQUERADE",
+        ])
+        .env("PATH", system_path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    let at = |source| NetworkError::System { operation: "start", path: "iptables".into(), source };
+    Ok(status.map_err(at)?.success())
 }
 
 /// Input of `iptables-restore`: each table is changed as a whole or not at all.

@@ -7,4 +7,4 @@ mod link;
 mod masquerade;
 mod subnet;
 
-pub use attachment::{Network, NetworkError, PLUGIN_DIRECTORIES};
+pub use attachment::{Network, NetworkError, PLUGIN_DIRECTORIES, remove_unused};

@@ -41,13 +41,19 @@ impl Subnet {
         own & common == destination & common
     }
 
-    /// The first candidate that is free, given the text of `/proc/net/route`.
-    pub(super) fn choose(routes: &str) -> Option<Self> {
-        let routes: Vec<_> = routes.lines().skip(1).filter_map(route).collect();
-        CANDIDATES
-            .map(|prefix| Self { prefix })
-            .into_iter()
-            .find(|subnet| !routes.iter().any(|(destination, mask)| subnet.overlaps(*destination, *mask)))
+    /// Whether no route overlaps but those through `bridge`, given the text of `/proc/net/route`.
+    pub(super) fn is_free(self, routes: &str, bridge: &str) -> bool {
+        !routes
+            .lines()
+            .skip(1)
+            .filter(|line| line.split_whitespace().next() != Some(bridge))
+            .filter_map(route)
+            .any(|(destination, mask)| self.overlaps(destination, mask))
+    }
+
+    /// The first candidate that is free.
+    pub(super) fn choose(routes: &str, bridge: &str) -> Option<Self> {
+        CANDIDATES.map(|prefix| Self { prefix }).into_iter().find(|subnet| subnet.is_free(routes, bridge))
     }
 }
 
@@ -85,16 +91,17 @@ mod tests {
             (line([0, 0, 0, 0], [0, 0, 0, 0]), "10.213.77.0/24"),
             (line([10, 213, 0, 0], [255, 255, 0, 0]), "10.214.77.0/24"),
             (line([10, 213, 77, 9], [255, 255, 255, 255]), "10.214.77.0/24"),
+            (line([10, 213, 77, 0], [255, 255, 255, 0]).replace("eth0", "br0"), "10.213.77.0/24"),
             (line([10, 213, 78, 0], [255, 255, 255, 0]), "10.213.77.0/24"),
             (line([10, 0, 0, 0], [255, 0, 0, 0]), "172.16.213.0/24"),
         ] {
-            let chosen = Subnet::choose(&format!("{HEAD}{routes}")).expect("a free one");
+            let chosen = Subnet::choose(&format!("{HEAD}{routes}"), "br0").expect("a free one");
             assert_eq!(chosen.to_string(), wanted, "{routes}");
             assert_eq!(Subnet::parse(wanted), Some(chosen));
         }
         let all =
             format!("{HEAD}{}{}", line([0, 0, 0, 0], [128, 0, 0, 0]), line([128, 0, 0, 0], [128, 0, 0, 0]));
-        assert_eq!(Subnet::choose(&all), None);
+        assert_eq!(Subnet::choose(&all, "br0"), None);
         assert_eq!(Subnet::parse("10.0.0.1/24"), None);
     }
 }
