@@ -176,7 +176,7 @@ async fn read_manifest(
     for _ in 0..3 {
         let raw = read(session, target.digest).await?;
         match ManifestOrIndex::parse(raw, &target.media_type).map_err(wrong)? {
-            ManifestOrIndex::Manifest(manifest) => return Ok(manifest),
+            ManifestOrIndex::Manifest(manifest) => return Ok(*manifest),
             ManifestOrIndex::Index(index) => target = choose(&index, platform, reference, location)?,
         }
     }

@@ -64,7 +64,7 @@ pub(crate) async fn collect(
         return Ok(());
     }
     let ids: Vec<&str> = dead.iter().map(build_lock::DeadBuild::id).collect();
-    Cgroups::discover()?.collect(|build| ids.contains(&build))?;
+    Cgroups::discover(&build_lock::run_dir_suffix(run_dir))?.collect(|build| ids.contains(&build))?;
     let directory = run_dir.to_owned();
     let collected = tokio::task::spawn_blocking(move || Network::collect(&directory, &plugin_directories()));
     join(collected.await)??;

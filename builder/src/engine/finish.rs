@@ -63,7 +63,7 @@ pub(crate) async fn finish(mut run: StageRun<'_>) -> Result<BuiltImage, BuildErr
     } else {
         build.session.check_cancelled()?;
         write(&mut run, &documents).await?;
-        build.session.store.set_image(name, &target, &Labels::new()).await?;
+        build.session.store.set_image(name, &target, &image_labels()).await?;
     }
     let visible = match &build.session.cri {
         Some(cri) => {
@@ -127,11 +127,16 @@ async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<(), Buil
         // The name is set before the lease goes, for the lease is all that holds the documents.
         if written.is_ok() {
             let target = Descriptor::of(media_type::MANIFEST, &documents.manifest);
-            store.set_image(&build.session.request.name, &target, &Labels::new()).await?;
+            store.set_image(&build.session.request.name, &target, &image_labels()).await?;
         }
         store.delete_lease(&lease, false).await?;
     }
     written.map(drop)
+}
+
+/// What an image record says of its builder, so that it can list its own.
+fn image_labels() -> Labels {
+    Labels::from([(labels::IMAGE.to_owned(), env!("CARGO_PKG_VERSION").to_owned())])
 }
 
 /// The labels by which the top snapshot holds manifest and config. Their keys are this image name's own: two images

@@ -14,6 +14,7 @@ use containerd_client::services::v1::introspection_client::IntrospectionClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
+use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::services::v1::{CreateNamespaceRequest, Namespace};
 use http::HeaderValue;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
@@ -62,6 +63,7 @@ impl Store {
     client!(leases_client, LeasesClient);
     client!(namespaces_client, NamespacesClient);
     client!(snapshots_client, SnapshotsClient);
+    client!(version_client, VersionClient);
     client!(cri_images_client, ImageServiceClient);
     client!(cri_runtime_client, RuntimeServiceClient);
 
@@ -100,6 +102,16 @@ impl Store {
     /// The CRI service on the same socket; `None` in a namespace that CRI does not see.
     pub fn cri(&self) -> Option<Cri> {
         (&*self.namespace == KUBERNETES_NAMESPACE).then(|| Cri::new(self.clone()))
+    }
+
+    /// containerd's version, as it tells it.
+    ///
+    /// # Errors
+    /// [`StoreError`] as for every call.
+    pub async fn version(&self) -> Result<String, StoreError> {
+        let answer = self.version_client().version(()).await;
+        let answer = answer.map_err(|status| self.failed("ask", "containerd for its version", status))?;
+        Ok(answer.into_inner().version)
     }
 
     /// Makes the namespace if it is not there, so that tools which list namespaces show it.

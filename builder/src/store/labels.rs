@@ -48,6 +48,8 @@ pub const CREATED: &str = "pushless.dev/created";
 pub const KEY_PREFIX: &str = "pushless.dev/key.";
 /// On an active snapshot, given to Prepare: the build that works in it, so that a later build can collect it.
 pub const BUILD: &str = "pushless.dev/build";
+/// On an image record that this builder wrote: the builder's version.
+pub const IMAGE: &str = "pushless.dev/built-by";
 /// On the top snapshot of a base image: followed by a hash of the name that it was used under; the value is the
 /// manifest's digest and the moment of use in seconds since the epoch.
 pub const BASE_PREFIX: &str = "pushless.dev/base.";

@@ -56,9 +56,13 @@ impl<W: Write + Send> Display for Plain<W> {
             Event::StepEnded { step, outcome, took } => {
                 self.flush_output(step)?;
                 match outcome {
-                    StepOutcome::Executed => writeln!(self.out, "#{} DONE {:.1}s", step.0, took.as_secs_f64()),
+                    StepOutcome::Executed => {
+                        writeln!(self.out, "#{} DONE {:.1}s", step.0, took.as_secs_f64())
+                    }
                     StepOutcome::Cached => writeln!(self.out, "#{} CACHED", step.0),
-                    StepOutcome::Failed => writeln!(self.out, "#{} FAILED {:.1}s", step.0, took.as_secs_f64()),
+                    StepOutcome::Failed => {
+                        writeln!(self.out, "#{} FAILED {:.1}s", step.0, took.as_secs_f64())
+                    }
                     StepOutcome::Cancelled => writeln!(self.out, "#{} CANCELLED", step.0),
                 }
             }
@@ -92,8 +96,11 @@ mod tests {
 
     #[test]
     fn interleaved_output_stays_in_whole_lines() {
-        let ended =
-            Event::StepEnded { step: StepId(1), outcome: StepOutcome::Executed, took: Duration::from_millis(1240) };
+        let ended = Event::StepEnded {
+            step: StepId(1),
+            outcome: StepOutcome::Executed,
+            took: Duration::from_millis(1240),
+        };
         let text = shown([output(1, "a"), output(2, "x\r\ny"), output(1, "b\nc"), ended]);
         assert_eq!(text, "#2 x\n#1 ab\n#1 c\n#1 DONE 1.2s\n");
     }

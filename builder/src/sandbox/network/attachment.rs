@@ -150,7 +150,7 @@ impl Network {
         let plugins = Plugins::discover(directories)?;
         let _locked = state.lock()?;
         state.release_dead(&plugins)?;
-        state.remove_if_unused("collected")
+        state.remove_if_unused("collected").map(drop)
     }
 
     /// The path of the namespace, for the OCI configuration.
