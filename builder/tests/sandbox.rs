@@ -77,7 +77,7 @@ fn sigkill() -> Result<(), Failed> {
     child.wait()?;
     read.and(killed)?;
     let limit = Instant::now() + Duration::from_secs(2);
-    while inside.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+    while inside.iter().any(|pid| inside::runs(*pid)) {
         if Instant::now() > limit {
             return Err("a process outlived the supervisor by 2 s".into());
         }

@@ -18,6 +18,9 @@ const NAME: &str = "pushless";
 /// How long killed processes may take to leave their cgroup.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same for those of a dead build, whose processes the kernel is about to end or nobody can.
+const PATIENCE_WITH_THE_DEAD: Duration = Duration::from_millis(100);
+
 /// Why cgroups cannot be read, made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -185,7 +188,7 @@ impl Cgroups {
             for path in children(base)? {
                 let dead = path.file_name().and_then(|name| name.to_str()).is_some_and(&is_dead);
                 if dead {
-                    remove_tree(&path, PATIENCE)?;
+                    remove_tree(&path, PATIENCE_WITH_THE_DEAD)?;
                 }
             }
             remove_if_empty(base)?;

@@ -147,7 +147,9 @@ impl Sandbox {
         let runc = Runc::discover(options.runc.as_deref())?;
         let cgroups = Cgroups::discover(&run_dir_suffix(&options.run_dir))?;
         // A build whose state cannot be told counts as alive: its cgroups cost less than a running build.
-        cgroups.collect(|build| matches!(is_live(&options.run_dir, build), Ok(false)))?;
+        if let Err(error) = cgroups.collect(|build| matches!(is_live(&options.run_dir, build), Ok(false))) {
+            tracing::warn!(%error, "cgroups of a dead build are left for a later one to collect");
+        }
         cgroups.prepare(lock.id())?;
         let network = Mutex::new(BuildNetwork::Untried);
         Ok(Self { options, scratch, runc, cgroups, lock, network, notice: std::sync::Mutex::default() })

@@ -9,6 +9,7 @@ pub mod build_lock;
 pub mod cgroup;
 pub mod executor;
 pub mod hosts;
+mod kill;
 pub mod network;
 pub mod output;
 pub mod overlay;

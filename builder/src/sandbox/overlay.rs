@@ -148,7 +148,8 @@ pub fn mount_view(scratch: &Scratch, lower: &[PathBuf]) -> Result<MountedRoot, O
 /// itself, bound.
 ///
 /// `volatile` is set where the kernel has it (5.10): without it, unmounting flushes the whole file system that
-/// holds `upper` to disk. What the engine keeps of the upper directory has a durability rule of its own.
+/// holds `upper` to disk, 250 ms for 100 MB. What the engine keeps of the upper directory has a durability rule of its
+/// own. The kernel marks `work` and refuses to mount it again, so each pair of `upper` and `work` is mounted once.
 ///
 /// # Errors
 /// [`OverlayError`]; nothing stays mounted then.

@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use super::cgroup::{CgroupError, Cgroups};
+use super::kill::kill_tree;
 use super::output::{LineBuffer, OutputChunk, Stream};
 
 /// Where Kubernetes distributions keep a runc of their own, looked at after `PATH`.
@@ -197,24 +199,23 @@ impl Runc {
             .kill_on_drop(true)
             .spawn()
             .map_err(at("start", &self.path))?;
-        // Declared after the child, so it is dropped before it; it kills runc by itself first.
-        let mut remains = Remains { runc: &self.path, place, pid: child.id(), armed: true };
+        // Declared after the child, so it is dropped before it, while runc's process id is still its own.
+        let runc = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let mut remains = Remains { place, runc, armed: true };
         let mut relay = Relay::new(&mut child, output);
-        let ended = tokio::select! {
-            () = relay.run() => None,
-            () = cancel => Some(Outcome::Cancelled),
+        let cancelled = tokio::select! {
+            () = relay.run() => false,
+            () = cancel => true,
         };
-        if let Some(outcome) = ended {
-            remains.pid = None;
-            child.start_kill().map_err(at("kill", &self.path))?;
-            child.wait().await.map_err(at("wait for", &self.path))?;
+        if cancelled {
             remains.clear()?;
-            return Ok(outcome);
+            child.wait().await.map_err(at("wait for", &self.path))?;
+            return Ok(Outcome::Cancelled);
         }
         let held = relay.held.take();
         let output = relay.output.clone();
         let status = child.wait().await.map_err(at("wait for", &self.path))?;
-        remains.pid = None;
+        remains.runc = None;
         remains.clear()?;
         let failure = if status.success() { None } else { last_error(&log)? };
         if let Some(message) = failure {
@@ -230,52 +231,39 @@ impl Runc {
 
 /// What is left of a container, removed at the latest when this is dropped.
 struct Remains<'a> {
-    runc: &'a Path,
     place: ContainerPlace<'a>,
-    /// runc itself, while it runs and is not yet waited for.
-    pid: Option<u32>,
+    /// runc itself, until it has ended and been waited for.
+    runc: Option<Pid>,
     armed: bool,
 }
 
 impl Remains<'_> {
-    /// Kills what still runs, then removes runc's state and the cgroup if they are still there. Blocks for some 10 ms
-    /// when there is something to do, and takes microseconds after a container that ended by itself.
+    /// Kills what still runs, then removes the cgroup and runc's state. Blocks for some milliseconds when there is something
+    /// to do, for microseconds after a container that ended by itself.
+    ///
+    /// `runc delete --force` would do the same, but it takes longer and answers with success when it removed nothing,
+    /// as it does while a process that is about to die keeps the cgroup busy.
     fn clear(&mut self) -> Result<(), RuncError> {
         self.armed = false;
         let ContainerPlace { state, id, cgroups, build, step, .. } = self.place;
-        if state.join(id).exists() {
-            cgroups.kill(build, step)?;
-            let deleted = std::process::Command::new(self.runc)
-                .arg("--root")
-                .arg(state)
-                .args(["delete", "--force", id])
-                .stdin(Stdio::null())
-                .output()
-                .map_err(at("start", self.runc))?;
-            if !deleted.status.success() {
-                let message = String::from_utf8_lossy(&deleted.stderr).trim().to_owned();
-                return Err(RuncError::Failed { message });
-            }
+        if let Some(runc) = self.runc.take() {
+            kill_tree(runc).map_err(at("kill", Path::new("runc")))?;
         }
-        // runc killed before it wrote its state has processes and a cgroup all the same.
         cgroups.kill(build, step)?;
         cgroups.remove_step(build, step)?;
-        Ok(())
+        let state = state.join(id);
+        match std::fs::remove_dir_all(&state) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", &state)(error)),
+            _ => Ok(()),
+        }
     }
 }
 
 impl Drop for Remains<'_> {
     fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        let runc = self.pid.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
-        if let Some(pid) = runc
-            && let Err(errno) = rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+        if self.armed
+            && let Err(error) = self.clear()
         {
-            tracing::warn!(%errno, "runc of a dropped container could not be killed");
-        }
-        if let Err(error) = self.clear() {
             tracing::warn!(%error, "a dropped container is not cleaned up");
         }
     }

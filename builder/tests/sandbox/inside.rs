@@ -93,6 +93,13 @@ pub(crate) fn cgroups(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Whether a process is there and has not ended. One that has ended stays visible until its parent looks, and the parent
+/// of an orphan, the system's process 1, may take seconds.
+pub(crate) fn runs(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "))
+}
+
 /// One build with a base layer that holds busybox.
 pub(crate) struct Build {
     directory: PathBuf,
@@ -321,21 +328,19 @@ async fn dropped(build: &mut Build) {
     }
 }
 
-/// No cgroup of the step and no live process but this one; zombies of killed processes may be waiting for it.
+/// No cgroup of the step, no state of runc, and no process but this one.
 fn nothing_runs(build: &Build, step: &str) {
     for path in cgroups(&build.directory) {
         for build in std::fs::read_dir(path).expect("a cgroup").flatten() {
             assert!(!build.path().join(step).exists(), "{}", build.path().display());
         }
     }
-    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        if entry.file_name().as_encoded_bytes().iter().any(|byte| !byte.is_ascii_digit()) {
-            continue;
-        }
-        let dead = stat.contains(") Z ") || stat.contains(") X ");
-        assert!(dead || entry.file_name() == "1", "{stat}");
-    }
+    let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let others: Vec<u32> = pids
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != 1 && runs(*pid))
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
     let state: Vec<_> =
         std::fs::read_dir(build.scratch.runc_state()).expect("a directory").flatten().collect();
     assert!(state.is_empty(), "{state:?}");
