@@ -3,9 +3,11 @@
 //!
 //! Both are read by the rules of Go's `filepath.Match` (Go 1.26): `*` and `?` stop at a slash, `[a-z]` and `[^a-z]` do
 //! not, `\` takes the next character literally. The ignore dialect adds `**` as moby/patternmatcher has it (5a6d842).
-//! Its odd corners are kept because people's files depend on them; each is told where it is coded. Three accidents of
-//! its translation to regular expressions are not kept: a letter after a backslash stays that letter (there `\d` is a
-//! digit), `^` outside of a class is itself, and `[[:alpha:]]` is what `filepath.Match` reads, not a POSIX class.
+//! Its odd corners are kept because people's files depend on them; each is told where it is coded. What is not kept are
+//! accidents of its translation to regular expressions, which nobody can mean: there `\d` is a digit and `\a` a bell,
+//! `a*|b` an alternation, `a*{2}` a repetition, `^` in the middle an anchor, `[[:alpha:]]` a POSIX class, `[*]` a class
+//! that cannot be written; here all of these are what `filepath.Match` reads. And there a malformed pattern is an error
+//! once a path needs it, here always.
 //!
 //! Paths are bytes. Where a rule speaks of characters, each byte that is not part of valid UTF-8 counts as one U+FFFD,
 //! as in Go. This module must not know files.

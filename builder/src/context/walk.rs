@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Walks a tree: everything below a directory, or what a wildcard matches.
 //!
-//! One `openat2` per directory, one `statx` per entry, and no other call for an entry that is not a link. Directories
-//! are read in the order of their names, parents first, which is the order of [`ImagePath`]. An entry that vanishes
-//! between being listed and being looked at was never there, as in the reference.
+//! One `statx` per entry, one `readlinkat` per link, and for a directory besides these the calls to open and list it and
+//! one `statx` of what was opened: nothing else, so that the kernel is the limit. Directories are read in the order of
+//! their names, parents first, which is the order of [`ImagePath`]. An entry that vanishes between being listed and
+//! being looked at was never there, as in the reference.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};

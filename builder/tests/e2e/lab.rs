@@ -5,8 +5,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use k8s_cri::v1::image_service_client::ImageServiceClient;
+use k8s_cri::v1::{ImageSpec, ListImagesRequest, RemoveImageRequest};
 use libtest_mimic::Failed;
+use pushless::image::{ChainId, DiffId};
+use pushless::store::{GcOutcome, Store};
 use shakedown_node::{BaseImage, ContainerdBinaries, Node, NodeOptions};
 use tempfile::TempDir;
 
@@ -21,11 +27,22 @@ pub struct Lab {
     runtime: tokio::runtime::Runtime,
     node: Node,
     dir: TempDir,
+    alone: Mutex<()>,
 }
 
 impl Lab {
     pub fn start(name: &str, binaries: ContainerdBinaries) -> Self {
         let dir = tempfile::Builder::new().prefix("pl-").tempdir().expect("a directory");
+        Self::start_at(name, binaries, dir)
+    }
+
+    /// Another containerd of the same version, with everything below `parent`.
+    pub fn start_in(other: &Self, parent: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("pl-").tempdir_in(parent).expect("a directory");
+        Self::start_at("a further containerd", other.node.binaries().clone(), dir)
+    }
+
+    fn start_at(name: &str, binaries: ContainerdBinaries, dir: TempDir) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let node = runtime.block_on(async {
             let node =
@@ -36,7 +53,21 @@ impl Lab {
             node
         });
         eprintln!("{name}: {} ready after {} ms", node.binaries().containerd().display(), node.start_ms());
-        Self { runtime, node, dir }
+        Self { runtime, node, dir, alone: Mutex::new(()) }
+    }
+
+    /// Waits until no other trial uses this lab.
+    pub fn alone(&self) -> MutexGuard<'_, ()> {
+        // A trial that failed by a panic has left nothing that the next one relies on.
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings the base images back.
+    pub fn seed(&self) -> Result<(), Failed> {
+        for image in [BaseImage::busybox()?, BaseImage::pause()?] {
+            self.block_on(self.node.seed(&image))?;
+        }
+        Ok(())
     }
 
     pub fn stop(self) {
@@ -78,8 +109,12 @@ impl Lab {
 
     /// Builds `context` as `name` with plain progress; `more` are further flags.
     pub fn build(&self, name: &str, context: &Context, more: &[&str]) -> Ran {
+        self.build_by(self.command(), name, context, more)
+    }
+
+    /// As [`Lab::build`], with a command whose environment or user is another one.
+    pub fn build_by(&self, mut command: Command, name: &str, context: &Context, more: &[&str]) -> Ran {
         let stats = context.path().with_extension("stats");
-        let mut command = self.command();
         command.env("PUSHLESS_STATS", &stats);
         command.args(["build", "--progress", "plain", "-t", name]).args(more).arg(context.path());
         let mut ran = Ran::of(command.output().expect("pushless starts"));
@@ -107,11 +142,124 @@ impl Lab {
 
     /// What `ctr` prints.
     pub fn ctr(&self, arguments: &[&str]) -> Result<String, Failed> {
-        let output = self.node.ctr().args(arguments).output()?;
+        self.ctr_in("k8s.io", arguments)
+    }
+
+    /// What `ctr` prints in another namespace.
+    pub fn ctr_in(&self, namespace: &str, arguments: &[&str]) -> Result<String, Failed> {
+        let output = self.node.ctr().args(["--namespace", namespace]).args(arguments).output()?;
         if !output.status.success() {
             return Err(format!("ctr {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn store(&self) -> Result<Store, Failed> {
+        let _inside = self.runtime.enter();
+        Ok(Store::connect(&self.node.address(), "k8s.io")?)
+    }
+
+    /// The digest of the manifest behind a name.
+    pub fn target(&self, name: &str) -> Result<String, Failed> {
+        let record = self.block_on(self.store()?.image(name))?;
+        Ok(record.ok_or_else(|| format!("no image {name}"))?.target.digest.to_string())
+    }
+
+    /// The image's manifest.
+    fn manifest(&self, name: &str) -> Result<serde_json::Value, Failed> {
+        self.document(&self.target(name)?)
+    }
+
+    fn document(&self, digest: &str) -> Result<serde_json::Value, Failed> {
+        let raw = self.block_on(self.store()?.read_content(digest.parse()?, 1 << 20))?;
+        Ok(serde_json::from_slice(&raw)?)
+    }
+
+    /// The image's config.
+    pub fn config(&self, name: &str) -> Result<serde_json::Value, Failed> {
+        let manifest = self.manifest(name)?;
+        self.document(manifest["config"]["digest"].as_str().ok_or("no config")?)
+    }
+
+    /// The image's diff ids, lowest first.
+    pub fn diff_ids(&self, name: &str) -> Result<Vec<String>, Failed> {
+        let config = self.config(name)?;
+        let ids = config["rootfs"]["diff_ids"].as_array().cloned().unwrap_or_default();
+        Ok(ids.iter().filter_map(|id| id.as_str()).map(str::to_owned).collect())
+    }
+
+    /// The name of the image's top snapshot.
+    pub fn chain_id(&self, name: &str) -> Result<String, Failed> {
+        let diff_ids = self.diff_ids(name)?;
+        let diff_ids = diff_ids.iter().map(|id| id.parse().map(DiffId)).collect::<Result<Vec<_>, _>>()?;
+        Ok(ChainId::stack(&diff_ids).last().ok_or("no layers")?.to_string())
+    }
+
+    /// Whether manifest, config and every layer blob of the image are there.
+    pub fn is_complete(&self, name: &str) -> Result<bool, Failed> {
+        let manifest = self.manifest(name)?;
+        let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
+        for blob in layers.iter().chain([&manifest["config"]]) {
+            let digest = blob["digest"].as_str().ok_or("no digest")?.parse()?;
+            if self.block_on(self.store()?.content_info(digest))?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits for a garbage collection.
+    pub fn collect_garbage(&self) -> Result<(), Failed> {
+        let outcome = self.block_on(self.store()?.request_gc(Duration::from_secs(30)))?;
+        if outcome == GcOutcome::Finished { Ok(()) } else { Err("the collection takes too long".into()) }
+    }
+
+    /// The id that CRI knows for `name`.
+    pub fn cri_id(&self, name: &str) -> Result<Option<String>, Failed> {
+        let store = self.store()?;
+        let cri = store.cri().ok_or("no CRI")?;
+        Ok(self.block_on(cri.image_id(&name.parse()?))?)
+    }
+
+    /// Removes every image as a kubelet does that needs the space.
+    pub fn cri_remove_all(&self) -> Result<(), Failed> {
+        self.block_on(async {
+            let mut images = ImageServiceClient::new(self.node.channel().await?);
+            let listed = images.list_images(ListImagesRequest::default()).await?.into_inner().images;
+            for image in listed {
+                let image = Some(ImageSpec { image: image.id, ..ImageSpec::default() });
+                images.remove_image(RemoveImageRequest { image }).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes every record of the step index one of another boot.
+    pub fn forget_boots(&self) -> Result<(), Failed> {
+        let mut next = vec![self.state_dir()];
+        while let Some(path) = next.pop() {
+            if path.is_symlink() {
+                let record = std::fs::read_link(&path)?.display().to_string();
+                let (record, _) = record.rsplit_once(' ').ok_or("a record has a boot")?;
+                std::fs::remove_file(&path)?;
+                std::os::unix::fs::symlink(format!("{record} 0000000000000000"), &path)?;
+            } else if path.is_dir() {
+                next.extend(std::fs::read_dir(&path)?.flatten().map(|entry| entry.path()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The file `name` with this content in the directory of some snapshot.
+    pub fn find_in_snapshots(&self, name: &str, content: &str) -> Result<PathBuf, Failed> {
+        let snapshots = self.node.root().join("io.containerd.snapshotter.v1.overlayfs/snapshots");
+        for snapshot in std::fs::read_dir(snapshots)?.flatten() {
+            let path = snapshot.path().join("fs").join(name);
+            if std::fs::read_to_string(&path).is_ok_and(|found| found == content) {
+                return Ok(path);
+            }
+        }
+        Err(format!("no snapshot holds {name}").into())
     }
 }
 
@@ -151,6 +299,16 @@ impl Ran {
             return Ok(self);
         }
         Err(format!("exit {:?} instead of {code}\n{}\n{}", self.code, self.stdout, self.stderr).into())
+    }
+
+    /// Calls that write, as the figures have them; every call counts as one where there are no figures.
+    pub fn writes(&self) -> u64 {
+        self.stats.as_ref().map_or(u64::MAX, |stats| stats.writes)
+    }
+
+    /// Calls that read.
+    pub fn reads(&self) -> u64 {
+        self.stats.as_ref().map_or(u64::MAX, |stats| stats.reads)
     }
 
     /// How many steps were executed and how many came from the cache.

@@ -42,10 +42,12 @@ fn main() {
             Some(binaries) if will_run => Some(Arc::new(Lab::start(name, binaries))),
             _ => None,
         };
-        for (trial, run) in trials::ALL {
+        for (trial, run) in trials::all() {
             let lab = lab.clone();
             let trial = Trial::test(format!("{name}::{trial}"), move || {
-                run(lab.as_deref().expect("invariant: an ignored trial does not run"))
+                let lab = lab.as_deref().expect("invariant: an ignored trial does not run");
+                let _alone = lab.alone();
+                run(lab)
             });
             trials.push(trial.with_ignored_flag(plain_user || absent));
         }

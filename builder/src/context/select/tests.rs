@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+mod patterns;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
@@ -128,6 +130,7 @@ fn links() {
         "to_file -> real/x",
         "chain -> to_file",
         "absolute -> /real/x",
+        "sub/deeper/absolute -> /real/x",
         "up -> ../../../real/x",
         "sub/back -> ../real",
         "sub/turn -> back/../real/x",
@@ -149,6 +152,7 @@ fn links() {
     for name in ["to_file", "chain", "absolute", "up"] {
         assert_eq!(shown(&tree, &[name]), [format!("{name}:/=/real/x 6")]);
     }
+    assert_eq!(shown(&tree, &["sub/deeper/absolute"]), ["absolute:/=/real/x 6"]);
     assert_eq!(shown(&tree, &["to_dir/to_x"]), ["to_x:/=/real/x 6"]);
     assert_eq!(shown(&tree, &["sub/turn"]), ["turn:/=/real/x 6"], ".. of a link counts from where it led");
     for name in ["dangling", "through", "to_file/x", "nothing", "real/x/"] {
@@ -196,156 +200,21 @@ fn no_link_leaves_the_root() {
 }
 
 #[test]
-fn wildcards() {
-    let root = directory(&[
-        "b.txt",
-        "a.txt",
-        "c.md",
-        "[x].txt",
-        "d.txt/in/side",
-        "sub/one/f.rs",
-        "sub/two/f.rs",
-        "sub/f.rs",
-        "back\\slash/f",
-        "to_sub -> sub",
-        "l.lnk -> a.txt",
-        "dangling.d -> nowhere",
-    ]);
+fn the_digest_and_the_stat_belong_together() {
+    let root = directory(&["d/changes", "d/vanishes", "d/stays"]);
     let tree = context(root.path(), &[]);
-    for (source, expected) in [
-        (
-            "*.txt",
-            &[
-                "[x].txt:/=/[x].txt 7",
-                "a.txt:/=/a.txt 5",
-                "b.txt:/=/b.txt 5",
-                "d.txt:/=/d.txt dir",
-                "d.txt:/in=/d.txt/in dir",
-                "d.txt:/in/side=/d.txt/in/side 13",
-            ][..],
-        ),
-        ("[ab].txt", &["a.txt:/=/a.txt 5", "b.txt:/=/b.txt 5"]),
-        ("[^ab].md", &["c.md:/=/c.md 4"]),
-        ("[[]x].txt", &["[x].txt:/=/[x].txt 7"]),
-        ("?.md", &["c.md:/=/c.md 4"]),
-        ("../*.md/", &["c.md:/=/c.md 4"]),
-        ("*.nothing", &[]),
-        ("c.md/*", &[]),
-        ("sub/*/f.rs", &["f.rs:/=/sub/one/f.rs 12", "f.rs:/=/sub/two/f.rs 12"]),
-        ("*/*/f.rs", &["f.rs:/=/sub/one/f.rs 12", "f.rs:/=/sub/two/f.rs 12"]),
-        ("**/f.rs", &["f.rs:/=/sub/f.rs 8"]),
-        // A class may match a slash, as in Go.
-        ("sub[^x]f.rs", &["f.rs:/=/sub/f.rs 8"]),
-        // Links before the first wildcard are followed, links after it are not walked through, a match is followed.
-        ("to_sub/*.rs", &["f.rs:/=/sub/f.rs 8"]),
-        ("to_su?/f.rs", &[]),
-        ("*.lnk", &["l.lnk:/=/a.txt 5"]),
-        // Literal components keep their backslashes.
-        ("back\\slash/?", &["f:/=/back\\slash/f 12"]),
-        ("*\\\\slash/?", &["f:/=/back\\slash/f 12"]),
-        ("missing/*", &["find copy source \"/missing\": not found"]),
-        ("*.d", &["find copy source \"/dangling.d\": not found"]),
-        ("a[", &["parse pattern \"a[\": the character class is not closed by ]"]),
-    ] {
-        assert_eq!(shown(&tree, &[source]), expected, "{source}");
-    }
-}
-
-#[test]
-fn ignored_sources() {
-    let lines = [
-        "Dockerfile",
-        ".dockerignore",
-        "docs/README.md",
-        "docs/other",
-        "docs/sub/deep",
-        "node_modules/x/y",
-        "secret",
-        "link -> secret",
-        "hidden_link -> src",
-        "src/main.rs",
-        "src/a.tmp",
-        "build/out/keep",
-        "build/out/drop",
-    ];
-    let root = directory(&lines);
-    let rules = [
-        "# comment",
-        "docs",
-        "!docs/README.md",
-        "node_modules",
-        "secret",
-        "hidden_link",
-        "**/*.tmp",
-        "build",
-        "!build/out/keep",
-        "Dockerfile",
-        ".dockerignore",
-    ];
-    let tree = context(root.path(), &rules);
-    assert_eq!(
-        shown(&tree, &["."]),
-        [
-            ":/=/ dir",
-            ":/build=/build dir",
-            ":/build/out=/build/out dir",
-            ":/build/out/keep=/build/out/keep 14",
-            ":/docs=/docs dir",
-            ":/docs/README.md=/docs/README.md 14",
-            ":/link=/link -> secret",
-            ":/src=/src dir",
-            ":/src/main.rs=/src/main.rs 11",
-        ]
-    );
-    assert_eq!(shown(&tree, &["docs"]), ["docs:/=/docs dir", "docs:/README.md=/docs/README.md 14"]);
-    assert_eq!(shown(&tree, &["docs/*"]), ["README.md:/=/docs/README.md 14"]);
-    assert_eq!(shown(&tree, &["*/*/keep"]), ["keep:/=/build/out/keep 14"]);
-    assert_eq!(shown(&tree, &["n*", "sec*", "Docker*", ".d*"]), [""; 0]);
-    assert_eq!(
-        shown(&tree, &["b*d/o*"]),
-        ["out:/=/build/out dir", "out:/keep=/build/out/keep 14"],
-        "a hidden directory is there for what comes back in it"
-    );
-    for (source, path, line, pattern) in [
-        ("secret", "/secret", 5, "secret"),
-        ("docs/other", "/docs/other", 2, "docs"),
-        ("docs/sub", "/docs/sub", 2, "docs"),
-        ("node_modules", "/node_modules", 4, "node_modules"),
-        ("node_modules/x", "/node_modules/x", 4, "node_modules"),
-        ("node_modules/*", "/node_modules", 4, "node_modules"),
-        ("src/a.tmp", "/src/a.tmp", 7, "**/*.tmp"),
-        ("Dockerfile", "/Dockerfile", 10, "Dockerfile"),
-        (".dockerignore", "/.dockerignore", 11, ".dockerignore"),
-        ("link", "/secret", 5, "secret"),
-        ("hidden_link", "/hidden_link", 6, "hidden_link"),
-        ("hidden_link/main.rs", "/hidden_link", 6, "hidden_link"),
-    ] {
-        match try_select(&tree, &[source]) {
-            Err(ContextError::NotFound { ignored_by: Some(by), .. }) => {
-                assert_eq!(
-                    (by.path.to_string(), by.line, by.pattern.as_str()),
-                    (path.to_owned(), line, pattern)
-                );
-            }
-            other => panic!("{source}: {other:?}"),
-        }
-    }
-    let error = try_select(&tree, &["docs/other"]).expect_err("hidden");
-    assert_eq!(error.to_string(), "find copy source \"/docs/other\": not found");
-    assert_eq!(
-        error.help().as_deref(),
-        Some(
-            "\"/docs/other\" is there, but the pattern \"docs\" in /c/.dockerignore (line 2) hides it; a later line with !docs/other would bring it back."
-        )
-    );
-    // What is not there at all is not blamed on the ignore file, even where it would be hidden.
-    let error = try_select(&tree, &["docs/absent"]).expect_err("missing");
-    assert!(matches!(error, ContextError::NotFound { ignored_by: None, .. }), "{error:?}");
-
-    let everything = context(root.path(), &["**"]);
-    assert_eq!(shown(&everything, &["."]), [":/=/ dir"], "the root itself cannot be hidden");
-    let rootfs = SourceTree::root_file_system(root.path()).expect("opens");
-    assert_eq!(shown(&rootfs, &["secret"]), ["secret:/=/secret 6"], "ignore files are for contexts");
+    let mut walk = Walk::new(&tree);
+    let (kind, found) = take(&tree, &mut walk, &ImagePath::new("d")).expect("walks");
+    let entries = link(found, &mut 0);
+    let mut selected = [SelectedSource { pattern: "d".into(), base_name: "d".into(), kind, entries }];
+    std::fs::write(root.path().join("d/changes"), "meanwhile").expect("write");
+    std::fs::remove_file(root.path().join("d/vanishes")).expect("rm");
+    digest(&tree, &walk, &StatCache::disabled(), &mut selected).expect("hashes");
+    let [_, changes, stays, vanishes] = selected[0].entries.as_slice() else { panic!("{selected:?}") };
+    assert_eq!(changes.digest, blake(b"meanwhile"));
+    assert_eq!(changes.kind, EntryKind::File { size_bytes: 9 });
+    assert!(changes.unchanged(&tree.open_entry(changes).expect("opens")).expect("stats"));
+    assert_eq!((stays.digest, vanishes.digest), (blake(b"d/stays"), None));
 }
 
 #[test]

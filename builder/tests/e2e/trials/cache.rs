@@ -24,7 +24,9 @@ pub const ALL: &[(&str, Run)] = &[
 ];
 
 fn two_steps(tag: &str) -> Context {
-    let context = Context::new(&format!("FROM {BASE}\nRUN echo {tag} > /first\nCOPY file /file\nRUN cat /file > /second\n"));
+    let context = Context::new(&format!(
+        "FROM {BASE}\nRUN echo {tag} > /first\nCOPY file /file\nRUN cat /file > /second\n"
+    ));
     context.write("file", "one");
     context
 }
@@ -70,10 +72,15 @@ fn budget(lab: &Lab) -> Result<(), Failed> {
     let writes: BTreeMap<&str, u64> = calls
         .iter()
         .filter_map(|(method, count)| Some((method.rsplit('.').next()?.split_once('/')?.1, *count)))
-        .filter(|(method, _)| ["Prepare", "Commit", "Write", "Update", "Create", "Delete", "Remove"].contains(method))
+        .filter(|(method, _)| {
+            ["Prepare", "Commit", "Write", "Update", "Create", "Delete", "Remove"].contains(method)
+        })
         .collect();
     // One snapshot, one layer, config and manifest; the name: a Create that finds it taken, then an Update.
-    expect(writes, BTreeMap::from([("Commit", 1), ("Create", 1), ("Prepare", 1), ("Update", 1), ("Write", 3)]))
+    expect(
+        writes,
+        BTreeMap::from([("Commit", 1), ("Create", 1), ("Prepare", 1), ("Update", 1), ("Write", 3)]),
+    )
 }
 
 fn dependents(lab: &Lab) -> Result<(), Failed> {
@@ -112,7 +119,10 @@ fn equal_content(lab: &Lab) -> Result<(), Failed> {
     let tail = "\nFROM scratch\nCOPY --from=make /out /out\n";
     let context = Context::new(&format!("FROM {BASE} AS make\nRUN mkdir /out && echo same > /out/f{tail}"));
     lab.build(name, &context, &[]).success()?;
-    context.write("Dockerfile", &format!("FROM {BASE} AS make\nRUN mkdir /out && echo other > /x && echo same > /out/f{tail}"));
+    context.write(
+        "Dockerfile",
+        &format!("FROM {BASE} AS make\nRUN mkdir /out && echo other > /x && echo same > /out/f{tail}"),
+    );
     let ran = lab.build(name, &context, &[]).success()?;
     expect(ran.steps(), (1, 2))
 }

@@ -63,7 +63,10 @@ fn config(lab: &Lab) -> Result<(), Failed> {
     let config = lab.config(name)?;
     let run = &config["config"];
     let env = run["Env"].as_array().cloned().unwrap_or_default();
-    require(env.iter().any(|pair| pair == "A=3") && env.iter().any(|pair| pair == "B=2"), "ENV is in the config")?;
+    require(
+        env.iter().any(|pair| pair == "A=3") && env.iter().any(|pair| pair == "B=2"),
+        "ENV is in the config",
+    )?;
     require(
         env.iter().position(|pair| pair == "A=3") < env.iter().position(|pair| pair == "B=2"),
         "a replaced variable keeps its place",
@@ -79,7 +82,10 @@ fn config(lab: &Lab) -> Result<(), Failed> {
     let with_layer = history.iter().filter(|entry| entry["empty_layer"] != true).count();
     expect(with_layer, layers)?;
     let texts: Vec<_> = history.iter().filter_map(|entry| entry["created_by"].as_str()).collect();
-    require(texts.contains(&"WORKDIR /w/x") && texts.contains(&"CMD [\"said\"]"), "history names the instructions")
+    require(
+        texts.contains(&"WORKDIR /w/x") && texts.contains(&"CMD [\"said\"]"),
+        "history names the instructions",
+    )
 }
 
 fn metadata_only(lab: &Lab) -> Result<(), Failed> {
@@ -116,7 +122,8 @@ fn copied_metadata(lab: &Lab) -> Result<(), Failed> {
     mode("a", 0o4750)?;
     let name = "shakedown.test/e2e/copied:1";
     lab.build(name, &context, &[]).success()?;
-    let script = "stat -c '%n %a %u:%g %h' /new /new/a /new/c /new/sub /there /there/a /file; readlink /new/l";
+    let script =
+        "stat -c '%n %a %u:%g %h' /new /new/a /new/c /new/sub /there /there/a /file; readlink /new/l";
     expect(
         &*lab.look(name, &["sh", "-c", script])?,
         "/new 755 0:0 3\n/new/a 4750 0:0 2\n/new/c 4750 0:0 2\n/new/sub 1777 0:0 2\n/there 711 0:0 2\n\
@@ -146,7 +153,8 @@ fn whiteouts(lab: &Lab) -> Result<(), Failed> {
     ));
     let name = "shakedown.test/e2e/whiteouts:1";
     lab.build(name, &context, &[]).success()?;
-    let found = lab.look(name, &["sh", "-c", "ls /d; stat -c %F /f; ls /bin/cat 2>/dev/null || echo none"])?;
+    let found =
+        lab.look(name, &["sh", "-c", "ls /d; stat -c %F /f; ls /bin/cat 2>/dev/null || echo none"])?;
     expect(&*found, "new\ndirectory\nnone\n")
 }
 

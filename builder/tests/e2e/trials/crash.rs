@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Builds that die, and builds that meet.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Failed;
+
+use super::{Run, expect, require};
+use crate::lab::{BASE, Context, Lab, Ran};
+
+pub const ALL: &[(&str, Run)] = &[
+    ("sigkill_at_ten_moments_leaves_nothing", sigkill),
+    ("signals_end_a_build_and_leave_nothing", signals),
+    ("two_processes_build_the_same_ten_times", two_processes),
+    ("an_import_of_the_same_layers_at_the_same_time", import_meanwhile),
+];
+
+fn slow_context(tag: &str) -> Context {
+    let context = Context::new(&format!(
+        "FROM {BASE}\nCOPY file /file\nRUN echo {tag} > /begun; for i in 1 2 3 4 5 6 7 8; do sleep 0.1; echo $i >> /log; done\n\
+         RUN tail -n 1 /log > /last\n"
+    ));
+    context.write("file", tag);
+    context
+}
+
+fn start(lab: &Lab, name: &str, context: &Context) -> Result<Child, Failed> {
+    let mut command = lab.command();
+    command.args(["build", "--progress", "plain", "-t", name]).arg(context.path());
+    Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+}
+
+fn sigkill(lab: &Lab) -> Result<(), Failed> {
+    let name = "shakedown.test/e2e/killed:1";
+    for round in 0..10_u32 {
+        let context = slow_context(&format!("killed {round}"));
+        let mut child = start(lab, name, &context)?;
+        // From before the first step to the middle of the second RUN.
+        std::thread::sleep(Duration::from_millis(40 + 110 * u64::from(round)));
+        let inside = descendants(child.id());
+        child.kill()?;
+        child.wait()?;
+        let limit = Instant::now() + Duration::from_millis(500);
+        while inside.iter().any(|pid| is_running(*pid)) {
+            require(Instant::now() < limit, &format!("round {round}: a process lives on"))?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        require(!inside.is_empty(), "the build had processes")?;
+        let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+        let run_dir = lab.run_dir().display().to_string();
+        require(!mounts.contains(&run_dir), &format!("round {round}: a mount is left:\n{mounts}"))?;
+
+        lab.build(name, &context, &[]).success()?;
+        expect(
+            &*lab.look(name, &["sh", "-c", "cat /begun /last /file"])?,
+            &*format!("killed {round}\n8\nkilled {round}"),
+        )?;
+        clean(lab)?;
+    }
+    Ok(())
+}
+
+/// Nothing of any build is left but images and cache.
+fn clean(lab: &Lab) -> Result<(), Failed> {
+    let snapshots = lab.ctr(&["snapshots", "ls"])?;
+    let active: Vec<_> = snapshots.lines().filter(|line| line.contains("pushless-")).collect();
+    expect(active, Vec::<&str>::new())?;
+    expect(cgroups(lab), Vec::<String>::new())?;
+    for directory in ["builds", "scratch", "network/attached"] {
+        let left: Vec<_> = std::fs::read_dir(lab.run_dir().join(directory))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        expect(left, Vec::new())?;
+    }
+    let leases = lab.ctr(&["leases", "ls", "-q"])?;
+    expect(leases.trim(), "")?;
+    let ingests = lab.ctr(&["content", "active"])?;
+    require(!ingests.contains("pushless-"), &format!("an ingest is left:\n{ingests}"))
+}
+
+/// The cgroups of builds of this lab, which its run directory gives a name of their own.
+fn cgroups(lab: &Lab) -> Vec<String> {
+    let suffix = pushless::sandbox::build_lock::run_dir_suffix(&lab.run_dir());
+    let name = format!("pushless{suffix}");
+    let mut hierarchies = vec![Path::new("/sys/fs/cgroup").to_owned()];
+    hierarchies.extend(
+        std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path()),
+    );
+    hierarchies
+        .iter()
+        .map(|hierarchy| hierarchy.join(&name))
+        .filter(|path| path.is_dir())
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
+fn signals(lab: &Lab) -> Result<(), Failed> {
+    for (signal, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
+        let name = "shakedown.test/e2e/signalled:1";
+        let context = slow_context(&format!("signal {signal}"));
+        let mut child = start(lab, name, &context)?;
+        std::thread::sleep(Duration::from_millis(500));
+        // SAFETY: kill takes no pointers; the child is ours and not yet reaped.
+        unsafe { libc::kill(child.id().cast_signed(), signal) };
+        let status = child.wait()?;
+        expect(status.code(), Some(code))?;
+        clean(lab)?;
+    }
+    Ok(())
+}
+
+fn two_processes(lab: &Lab) -> Result<(), Failed> {
+    for round in 0..10 {
+        let name = "shakedown.test/e2e/twice:1";
+        // The steps are deterministic, so both processes make the very same layers.
+        let context = Context::new(&format!(
+            "FROM {BASE}\nCOPY file /file\nWORKDIR /w\nRUN cp /file copy && touch -d @1000000000 copy . /file\n"
+        ));
+        context.write("file", &format!("twice {round}"));
+        let command = |_: usize| {
+            let mut command = lab.command();
+            command.args(["build", "--progress", "plain", "-t", name]).arg(context.path());
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn()
+        };
+        let children = [command(0)?, command(1)?];
+        for child in children {
+            Ran::of(child.wait_with_output()?).success()?;
+        }
+        expect(&*lab.look(name, &["cat", "/w/copy"])?, &*format!("twice {round}"))?;
+        expect(lab.is_complete(name)?, true)?;
+        clean(lab)?;
+    }
+    Ok(())
+}
+
+fn import_meanwhile(lab: &Lab) -> Result<(), Failed> {
+    let name = "shakedown.test/e2e/meanwhile:1";
+    let context = Context::new(&format!("FROM {BASE}\nCOPY big /big\n"));
+    std::fs::write(context.path().join("big"), vec![7; 4 << 20])?;
+    lab.build(name, &context, &[]).success()?;
+    let archive = context.path().with_extension("tar");
+    lab.ctr(&["images", "export", &archive.display().to_string(), name])?;
+    for _ in 0..3 {
+        lab.pushless(&["rmi", name]).success()?;
+        lab.pushless(&["prune", "--all"]).success()?;
+        lab.collect_garbage()?;
+        let mut import = lab.node().ctr();
+        import.args(["images", "import", "--index-name", "shakedown.test/e2e/imported:1"]).arg(&archive);
+        let import = import.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let built = lab.build(name, &context, &[]);
+        let imported = import.wait_with_output()?;
+        built.success()?;
+        require(imported.status.success(), &String::from_utf8_lossy(&imported.stderr))?;
+        expect(&*lab.look(name, &["sh", "-c", "wc -c < /big"])?, "4194304\n")?;
+        expect(lab.is_complete(name)?, true)?;
+        clean(lab)?;
+        lab.ctr(&["images", "rm", "--sync", "shakedown.test/e2e/imported:1"])?;
+    }
+    Ok(())
+}
+
+fn descendants(of: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    let mut found = Vec::new();
+    for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        found.push(child);
+        found.extend(descendants(child));
+    }
+    found
+}
+
+/// A zombie runs nothing any more; only its parent has not looked yet.
+fn is_running(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
+    })
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What goes wrong is said with its place and its remedy, and has a documented exit code.
+
+use libtest_mimic::Failed;
+
+use super::{Run, expect, require};
+use crate::lab::{BASE, Context, Lab};
+
+pub const ALL: &[(&str, Run)] = &[
+    ("a_failing_command_is_exit_1_with_line_and_cause", failing_command),
+    ("what_is_not_supported_is_named_with_its_line", unsupported),
+    ("a_missing_source_says_whether_it_is_ignored", missing_source),
+    ("copy_refuses_what_buildkit_refuses", copy_conflicts),
+    ("a_base_that_cannot_be_had_is_exit_4", missing_base),
+    ("no_containerd_is_exit_3_with_the_path", no_containerd),
+    ("a_snapshotter_that_cri_does_not_use_is_refused", snapshotter),
+    ("a_missing_context_is_exit_6", missing_context),
+    ("a_plain_user_is_told_what_to_do", plain_user),
+];
+
+const NAME: &str = "shakedown.test/e2e/failures:1";
+
+fn failing_command(lab: &Lab) -> Result<(), Failed> {
+    let context = Context::new(&format!("FROM {BASE}\n\nRUN echo before >&2; exit 3\n"));
+    let ran = lab.build(NAME, &context, &[]).exits(1)?;
+    require(
+        ran.last_line().contains("exit code 3"),
+        &format!("the last line tells the cause: {}", ran.last_line()),
+    )?;
+    require(ran.last_line().contains(":3:1"), "and the place")?;
+    ran.says("before")?;
+    context.write("Dockerfile", &format!("FROM {BASE}\nRUN [\"/no/such/program\"]\n"));
+    lab.build(NAME, &context, &[]).exits(1)?.says("/no/such/program")?;
+    expect(lab.ctr(&["images", "ls", "-q", &format!("name=={NAME}")])?.trim(), "")
+}
+
+fn unsupported(lab: &Lab) -> Result<(), Failed> {
+    for (line, named) in [
+        ("ADD a /b", "ADD"),
+        ("VOLUME /v", "VOLUME"),
+        ("HEALTHCHECK CMD true", "HEALTHCHECK"),
+        ("ONBUILD RUN true", "ONBUILD"),
+        ("SHELL [\"/bin/ash\", \"-c\"]", "SHELL"),
+        ("STOPSIGNAL 9", "STOPSIGNAL"),
+        ("MAINTAINER me", "MAINTAINER"),
+        ("RUN --mount=type=cache,target=/c true", "--mount"),
+        ("RUN --network=none true", "--network"),
+        ("COPY --chown=1 a /b", "--chown"),
+        ("COPY --link a /b", "--link"),
+        ("RUN <<EOF\ntrue\nEOF", "heredoc"),
+    ] {
+        let context = Context::new(&format!("FROM {BASE}\n{line}\n"));
+        let ran = lab.build(NAME, &context, &[]).exits(2)?.says("not supported")?;
+        require(ran.last_line().contains(named), &format!("{named} is named in {}", ran.last_line()))?;
+        require(ran.last_line().contains(":2:"), &format!("the line is named in {}", ran.last_line()))?;
+    }
+    let context = Context::new(&format!("FROM {BASE}\nRUNN true\n"));
+    lab.build(NAME, &context, &[]).exits(2)?.says("did you mean RUN")?;
+    lab.pushless(&["build", "--no-such-flag", "."]).exits(2).map(drop)
+}
+
+fn missing_source(lab: &Lab) -> Result<(), Failed> {
+    let context = Context::new(&format!("FROM {BASE}\nCOPY no-such-file /x\n"));
+    lab.build(NAME, &context, &[]).exits(1)?.says("no-such-file")?;
+    context.write("no-such-file", "");
+    context.write(".dockerignore", "no-such*\n");
+    lab.build(NAME, &context, &[]).exits(1)?.says(".dockerignore").map(drop)
+}
+
+fn copy_conflicts(lab: &Lab) -> Result<(), Failed> {
+    for copy in ["COPY d /bin/sh", "COPY f /etc/passwd/x", "COPY d /link/f"] {
+        let context =
+            Context::new(&format!("FROM {BASE}\nRUN mkdir /l && touch /l/f && ln -s l /link\n{copy}\n"));
+        context.write("d/x", "");
+        context.write("f", "");
+        lab.build(NAME, &context, &[]).exits(1)?.says("not a directory")?;
+    }
+    Ok(())
+}
+
+fn missing_base(lab: &Lab) -> Result<(), Failed> {
+    // Nobody listens on port 1: what comes back is CRI's own account of the failed pull.
+    let context = Context::new("FROM 127.0.0.1:1/none:1\nRUN true\n");
+    let ran = lab.build(NAME, &context, &[]).exits(4)?;
+    require(ran.last_line().contains("127.0.0.1:1/none:1"), "the image is named")?;
+    require(ran.last_line().contains("refused"), &format!("the cause is told: {}", ran.last_line()))
+}
+
+fn no_containerd(lab: &Lab) -> Result<(), Failed> {
+    let context = Context::new("FROM scratch\n");
+    let mut command = lab.command();
+    command.env("CONTAINERD_ADDRESS", "/no/such/containerd.sock");
+    let ran = lab.build_by(command, NAME, &context, &[]).exits(3)?;
+    require(ran.last_line().contains("/no/such/containerd.sock"), "the path is named")
+}
+
+fn snapshotter(lab: &Lab) -> Result<(), Failed> {
+    let context = Context::new("FROM scratch\n");
+    let mut command = lab.command();
+    command.env("CONTAINERD_SNAPSHOTTER", "native");
+    lab.build_by(command, NAME, &context, &[]).exits(3)?.says("native").map(drop)
+}
+
+fn missing_context(lab: &Lab) -> Result<(), Failed> {
+    lab.pushless(&["build", "-t", NAME, "/no/such/context"]).exits(6)?.says("/no/such/context")?;
+    let context = Context::new(&format!("FROM {BASE}\nCOPY . /\n"));
+    context.write(".dockerignore", "ok\n!\n");
+    lab.build(NAME, &context, &[]).exits(6)?.says("line 2").map(drop)
+}
+
+fn plain_user(lab: &Lab) -> Result<(), Failed> {
+    use std::os::unix::process::CommandExt as _;
+    let context = Context::new("FROM scratch\n");
+    let mut command = lab.command();
+    command.uid(65534).gid(65534);
+    let ran = lab.build_by(command, NAME, &context, &[]).exits(3)?;
+    ran.says("sudo").map(drop)
+}
