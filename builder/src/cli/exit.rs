@@ -192,6 +192,7 @@ fn build_help(error: &BuildError) -> Option<String> {
     match error {
         BuildError::Store(error) => error.help(),
         BuildError::In { source, .. } => build_help(source),
+        BuildError::Context(error) => error.help(),
         BuildError::BaseAbsent { namespace, .. } if namespace != "k8s.io" => Some(format!(
             "images are pulled through CRI, which knows only the namespace k8s.io: put the image into {namespace} first"
         )),

@@ -113,7 +113,14 @@ async fn find_local(session: &Session, reference: &ImageReference) -> Result<Opt
             return Ok(Some(record.target));
         }
     }
-    Ok(None)
+    let Some(digest) = reference.digest() else { return Ok(None) };
+    // A pinned name is met by any record of the same repository that leads to the digest.
+    let records = session.store.images(&[&format!("target.digest=={digest}")]).await?;
+    let same_repository = |name: &str| {
+        name.parse::<ImageReference>()
+            .is_ok_and(|name| name.host() == reference.host() && name.path() == reference.path())
+    };
+    Ok(records.into_iter().find(|record| same_repository(&record.name)).map(|record| record.target))
 }
 
 /// What this name led to the last time, if that is still pinned.

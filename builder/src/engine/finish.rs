@@ -56,6 +56,7 @@ pub(crate) async fn finish(mut run: StageRun<'_>) -> Result<BuiltImage, BuildErr
         && record.is_some_and(|record| {
             record.target.digest == target.digest
                 && record.labels.get(labels::CRI_IMAGE).map(String::as_str) == Some(labels::CRI_MANAGED)
+                && !record.labels.contains_key(labels::GC_EXPIRE)
         });
     if unchanged {
         // The record holds its blobs, so what is left to prove is the snapshot that pods start from.

@@ -13,7 +13,7 @@ use super::stage::StageRun;
 use crate::cache::{StepKey, StepRecord};
 use crate::image::ChainId;
 use crate::layer::{LayerDigest, LayerError, LayerSink, TAR_VERSION, View};
-use crate::store::{ContentWriter, Labels, Streamed, labels};
+use crate::store::{ContentWriter, Labels, SnapshotKind, Streamed, labels};
 
 /// A layer that is written but not yet committed.
 #[derive(Debug)]
@@ -189,8 +189,7 @@ impl StageRun<'_> {
             if let Err(error) = self.verify(&record).await? {
                 session.index.remove(key)?;
                 session.events.notice(format!("a cached layer is damaged and is made again: {error}"));
-                let removed = session.store.remove_snapshot(&name).await;
-                removed.map_err(|source| BuildError::Damaged { chain: record.chain, source })?;
+                self.remove_damaged(record.chain).await?;
                 return Ok(None);
             }
             let boot = Labels::from([(labels::BOOT_ID.to_owned(), session.boot.to_string())]);
@@ -214,7 +213,32 @@ impl StageRun<'_> {
             use rustix::fd::AsFd as _;
             crate::layer::verify(upper.as_fd(), &view, expected).map(drop)
         });
-        join(verified.await)
+        let verified = join(verified.await)?;
+        drop(parents);
+        session.give_back(look).await?;
+        Ok(verified)
+    }
+
+    /// Takes a damaged layer out of the way of its successor, with every cached layer that was built on it. A container
+    /// that runs on it is not ended: that is for the user to do.
+    async fn remove_damaged(&self, chain: ChainId) -> Result<(), BuildError> {
+        let store = &self.build.session.store;
+        let damaged = |source| BuildError::Damaged { chain, source };
+        let snapshots = store.snapshots(&[]).await.map_err(damaged)?;
+        let mut names = vec![chain.to_string()];
+        let mut next = 0;
+        while let Some(name) = names.get(next).cloned() {
+            next += 1;
+            let children = snapshots.iter().filter(|snapshot| {
+                snapshot.parent.as_deref() == Some(&name) && snapshot.kind == SnapshotKind::Committed
+            });
+            names.extend(children.map(|child| child.name.clone()));
+        }
+        // Children come after their parents in the list, and must go before them.
+        for name in names.iter().rev() {
+            store.remove_snapshot(name).await.map_err(damaged)?;
+        }
+        Ok(())
     }
 }
 

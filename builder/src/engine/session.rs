@@ -168,6 +168,13 @@ impl Session {
         Ok(ActiveSnapshot { key, dirs })
     }
 
+    /// Ends a look early, where something else must be done with the snapshot below it.
+    pub(crate) async fn give_back(&self, look: ActiveSnapshot) -> Result<(), BuildError> {
+        self.store.remove_snapshot(&look.key).await?;
+        self.committed(&look.key);
+        Ok(())
+    }
+
     async fn new_key(&self) -> Result<(String, Labels), BuildError> {
         let build = self.build_id().await?;
         let number = self.snapshots.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::version_client::VersionClient;
-use containerd_client::services::v1::{CreateNamespaceRequest, Namespace};
+use containerd_client::services::v1::{CreateNamespaceRequest, GetNamespaceRequest, Namespace};
 use http::HeaderValue;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
@@ -124,6 +124,13 @@ impl Store {
     pub async fn ensure_namespace(&self) -> Result<(), StoreError> {
         if &*self.namespace == KUBERNETES_NAMESPACE {
             return Ok(());
+        }
+        let name = self.namespace.to_string();
+        let answer = self.namespaces_client().get(GetNamespaceRequest { name }).await;
+        match answer.map_err(|status| self.failed("look up namespace", &*self.namespace, status)) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
         }
         let namespace = Some(Namespace { name: self.namespace.to_string(), labels: <_>::default() });
         let answer = self.namespaces_client().create(CreateNamespaceRequest { namespace }).await;

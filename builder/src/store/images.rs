@@ -123,6 +123,8 @@ impl Store {
             }
             let mut mask = convert::label_mask(labels.keys().map(String::as_str));
             mask.paths.push("target".to_owned());
+            // A record that an import of containerd 2.x left behind may be about to expire; ours must stay.
+            mask.paths.extend(convert::label_mask([labels::GC_EXPIRE, labels::GC_BACK_REFERENCE]).paths);
             let update = UpdateImageRequest {
                 image: Some(image.clone()),
                 update_mask: Some(mask),

@@ -50,6 +50,8 @@ pub const KEY_PREFIX: &str = "pushless.dev/key.";
 pub const BUILD: &str = "pushless.dev/build";
 /// On an image record that this builder wrote: the builder's version.
 pub const IMAGE: &str = "pushless.dev/built-by";
+/// On an image record that an import of containerd 2.x has made along with another one, which it then goes with.
+pub const GC_BACK_REFERENCE: &str = "containerd.io/gc.bref.image";
 /// On the top snapshot of a base image: followed by a hash of the name that it was used under; the value is the
 /// manifest's digest and the moment of use in seconds since the epoch.
 pub const BASE_PREFIX: &str = "pushless.dev/base.";

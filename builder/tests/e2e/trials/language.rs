@@ -122,11 +122,10 @@ fn copied_metadata(lab: &Lab) -> Result<(), Failed> {
     mode("a", 0o4750)?;
     let name = "shakedown.test/e2e/copied:1";
     lab.build(name, &context, &[]).success()?;
-    let script =
-        "stat -c '%n %a %u:%g %h' /new /new/a /new/c /new/sub /there /there/a /file; readlink /new/l";
+    let script = "stat -c '%n %a %u:%g' /new /new/sub /there; stat -c '%n %a %u:%g %h' /new/a /new/c /there/a /file; readlink /new/l";
     expect(
         &*lab.look(name, &["sh", "-c", script])?,
-        "/new 755 0:0 3\n/new/a 4750 0:0 2\n/new/c 4750 0:0 2\n/new/sub 1777 0:0 2\n/there 711 0:0 2\n\
+        "/new 755 0:0\n/new/sub 1777 0:0\n/there 711 0:0\n/new/a 4750 0:0 2\n/new/c 4750 0:0 2\n\
          /there/a 4750 0:0 1\n/file 4750 0:0 1\nsub/b\n",
     )
 }
@@ -160,13 +159,14 @@ fn whiteouts(lab: &Lab) -> Result<(), Failed> {
 
 fn users(lab: &Lab) -> Result<(), Failed> {
     let context = Context::new(&format!(
-        "FROM {BASE}\nRUN echo 'app:x:1234:1235::/home/app:/bin/sh' >> /etc/passwd && echo 'app:x:1235:' >> /etc/group && \
-         chmod 1777 /tmp\nUSER app\nWORKDIR /home/app\nRUN id -u > ids && id -g >> ids && echo $HOME >> ids\n"
+        "FROM {BASE}\nRUN echo 'maker:x:1234:1235::/home/maker:/bin/sh' >> /etc/passwd && echo 'maker:x:1235:' >> /etc/group && \
+         chmod 1777 /tmp\nUSER maker\nWORKDIR /home/maker\nRUN id -u > ids && id -g >> ids && echo $HOME >> ids\n"
     ));
     let name = "shakedown.test/e2e/users:1";
     lab.build(name, &context, &[]).success()?;
-    let found = lab.look(name, &["sh", "-c", "cat /home/app/ids; stat -c %u:%g /home/app /home/app/ids"])?;
-    expect(&*found, "1234\n1235\n/home/app\n1234:1235\n1234:1235\n")?;
+    let found =
+        lab.look(name, &["sh", "-c", "cat /home/maker/ids; stat -c %u:%g /home/maker /home/maker/ids"])?;
+    expect(&*found, "1234\n1235\n/home/maker\n1234:1235\n1234:1235\n")?;
     context.write("Dockerfile", &format!("FROM {BASE}\nUSER nobody-knows\nRUN true\n"));
     lab.build(name, &context, &[]).exits(1)?.says("nobody-knows").map(drop)
 }
