@@ -9,7 +9,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::StepKey;
+use super::{StepKey, temporary};
 use crate::image::{ChainId, DiffId, Digest};
 
 /// What a step led to.
@@ -129,16 +129,7 @@ impl StepIndex {
         let path = self.path(key);
         let shard = path.parent().unwrap_or(&self.dir);
         std::fs::create_dir_all(shard).map_err(at("create directory", shard))?;
-        // The process id keeps two builds apart that write the same key: the later rename wins, both are right.
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(format!(".{}.{:?}", std::process::id(), std::thread::current().id()));
-        let temporary = PathBuf::from(temporary);
-        match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(at("remove", &temporary)(error));
-            }
-            _ => {}
-        }
+        let temporary = temporary::beside(&path);
         std::os::unix::fs::symlink(record.to_string(), &temporary).map_err(at("write", &temporary))?;
         std::fs::rename(&temporary, &path).map_err(at("write", &path))
     }

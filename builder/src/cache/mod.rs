@@ -10,6 +10,7 @@ mod key;
 mod policy;
 mod results;
 mod state_dir;
+mod temporary;
 
 pub use index::{BootId, IndexError, StepIndex, StepRecord};
 pub use key::{KeyBuilder, StepKey, StepKeyError};

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::temporary;
 use crate::image::{ChainId, Digest};
 
 /// One build's outcome.
@@ -83,7 +84,7 @@ impl ResultLog {
         result.recorded_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(newest + 1);
         std::fs::create_dir_all(&dir).map_err(at("create directory", &dir))?;
         let path = dir.join(file_name(result.recorded_ns));
-        let temporary = dir.join(format!(".{}", std::process::id()));
+        let temporary = temporary::beside(&path);
         let text = serde_json::to_vec(&result).map_err(|error| at("write", &path)(error.into()))?;
         std::fs::write(&temporary, text).map_err(at("write", &temporary))?;
         std::fs::rename(&temporary, &path).map_err(at("write", &path))?;
