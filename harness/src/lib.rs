@@ -1,2 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Shakedown, a conformance and benchmark harness for image builders; empty until its first slice lands.
+//! Shakedown, a conformance and benchmark harness for image builders.
+
+pub mod latency;
