@@ -17,7 +17,7 @@ mod verdict;
 
 pub use event::{AttemptFinished, Event, RunFinished, TrialStarted};
 pub use fold::{FoldError, fold};
-pub use measure::{Comparison, Effect, MissedRound, PhaseTime, Sample, Workload, phase};
+pub use measure::{Comparison, Effect, MissedRound, PhaseTime, Sample, phase};
 pub use outcome::Outcome;
 pub use reader::{EventLog, ReadError, read_events};
 pub use report::{Attempt, Report, TrialReport, schema};

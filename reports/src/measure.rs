@@ -42,37 +42,14 @@ pub struct PhaseTime {
     pub wall_us: u64,
 }
 
-/// What is rebuilt in a measured round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Workload {
-    /// Nothing is cached.
-    Cold,
-    /// Nothing changed since the last build.
-    NoOp,
-    /// The content of one file of the context changed.
-    Edit,
-}
-
-impl Workload {
-    /// The name, as it stands in the report.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cold => "cold",
-            Self::NoOp => "no-op",
-            Self::Edit => "edit",
-        }
-    }
-}
-
 /// One measured build of one builder. Warm-up rounds are not recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {
     /// Name of the benchmark.
     pub bench: String,
-    /// What was rebuilt.
-    pub workload: Workload,
+    /// What was rebuilt: the id of the case, such as `cold`, `noop` or `edit`.
+    pub case: String,
     /// Name of the builder.
     pub builder: String,
     /// Number of the round; samples of one round belong together in a pair.
@@ -89,8 +66,8 @@ pub struct Sample {
 pub struct MissedRound {
     /// Name of the benchmark.
     pub bench: String,
-    /// What was to be rebuilt.
-    pub workload: Workload,
+    /// What was to be rebuilt: the id of the case.
+    pub case: String,
     /// Name of the builder.
     pub builder: String,
     /// Number of the round.
@@ -117,8 +94,8 @@ pub enum Effect {
 pub struct Comparison {
     /// Name of the benchmark.
     pub bench: String,
-    /// What was rebuilt.
-    pub workload: Workload,
+    /// What was rebuilt: the id of the case, such as `cold`, `noop` or `edit`.
+    pub case: String,
     /// The compared phase.
     pub phase: String,
     /// The builder in question.
@@ -137,16 +114,4 @@ pub struct Comparison {
     pub minimum_effect: f64,
     /// The conclusion.
     pub effect: Effect,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_those_of_the_serialised_form() {
-        for workload in [Workload::Cold, Workload::NoOp, Workload::Edit] {
-            assert_eq!(serde_json::to_value(workload).unwrap(), workload.name());
-        }
-    }
 }

@@ -7,8 +7,7 @@ use std::path::Path;
 use shakedown_report::{
     AttemptFinished, Builder, Class, Comparison, Counts, Effect, Ending, Event, Finding, FoldError, Host,
     Level, MissedRound, Outcome, PhaseTime, PlannedTrial, Presence, ReadError, Report, RunFinished,
-    RunStarted, SCHEMA_VERSION, Sample, TrialStarted, Verdict, Workload, fold, phase, read_events, schema,
-    text,
+    RunStarted, SCHEMA_VERSION, Sample, TrialStarted, Verdict, fold, phase, read_events, schema, text,
 };
 
 const SCHEMA_FILE: &str = "schema/report.v1.schema.json";
@@ -37,7 +36,7 @@ fn attempt(scenario: &str, builder: &str, attempt: u32, verdict: Verdict) -> Att
 fn sample(builder: &str, round: u32, wall_us: u64) -> Event {
     Event::Sample(Sample {
         bench: "small".into(),
-        workload: Workload::NoOp,
+        case: "noop".into(),
         builder: builder.into(),
         round,
         position: 0,
@@ -122,14 +121,14 @@ fn golden() -> Vec<Event> {
         sample("docker", 1, 150_000),
         Event::MissedRound(MissedRound {
             bench: "small".into(),
-            workload: Workload::NoOp,
+            case: "noop".into(),
             builder: "docker".into(),
             round: 2,
             reason: "exit status 1".into(),
         }),
         Event::Comparison(Comparison {
             bench: "small".into(),
-            workload: Workload::NoOp,
+            case: "noop".into(),
             phase: phase::BUILD.into(),
             builder: "docker".into(),
             reference: "pushless".into(),
@@ -362,14 +361,14 @@ fn the_terminal_shows_matrix_findings_and_latency() {
     run/exit · pushless: FLAKY
     ");
     insta::assert_snapshot!(text::latency(&report), @r"
-    benchmark  workload  phase  builder   n  median      min..max          ratio [95 %]
-    small      no-op     build  pushless  2    13.3    12.3..14.3
-                                docker    1   150.0  150.0..150.0  12.20 [12.00..12.50]  slower
-                         total  pushless  2    26.6    24.6..28.6
-                                docker    1   300.0  300.0..300.0
+    benchmark  case  phase  builder   n  median      min..max          ratio [95 %]
+    small      noop  build  pushless  2    13.3    12.3..14.3
+                            docker    1   150.0  150.0..150.0  12.20 [12.00..12.50]  slower
+                     total  pushless  2    26.6    24.6..28.6
+                            docker    1   300.0  300.0..300.0
     times in milliseconds
     ratio: time divided by that of pushless in the same round, median of the pairs with a bootstrap interval; below 5 % nothing is concluded
     1 rounds gave no sample:
-        small no-op docker round 2: exit status 1
+        small noop docker round 2: exit status 1
     ");
 }

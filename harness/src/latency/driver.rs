@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Instant;
 
-use shakedown_report::{Event, MissedRound, PhaseTime, Sample, Workload, phase};
+use shakedown_report::{Event, MissedRound, PhaseTime, Sample, phase};
 
 use super::{compare, schedule};
 
@@ -30,13 +30,13 @@ impl Clock for MonotonicClock {
     }
 }
 
-/// One builder's turn with one workload in one round.
+/// One builder's turn with one case in one round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Visit {
     /// Index of the builder.
     pub builder: usize,
-    /// What is rebuilt.
-    pub workload: Workload,
+    /// Index of the case.
+    pub case: usize,
     /// Number of the round, 0 for warm-up.
     pub round: u32,
     /// Counts all turns of the measurement, warm-up included; never repeats.
@@ -48,7 +48,7 @@ pub trait Subject {
     /// Why something could not be done; its display goes into the report.
     type Error: std::fmt::Display;
 
-    /// Brings the build context into the state that the workload starts from.
+    /// Brings the build context into the state that the case starts from.
     fn prepare(&mut self, visit: Visit) -> impl Future<Output = Result<(), Self::Error>>;
 
     /// The phases of this builder, in order.
@@ -71,8 +71,8 @@ pub struct Driver {
     pub bench: String,
     /// Names of the builders; the first is the one that the others are compared with.
     pub builders: Vec<String>,
-    /// What is rebuilt in each builder's turn, in this order.
-    pub workloads: Vec<Workload>,
+    /// Ids of the cases, all of them in each builder's turn in this order.
+    pub cases: Vec<String>,
     /// Rounds that are thrown away.
     pub warm_up: u32,
     /// Rounds that count.
@@ -91,18 +91,18 @@ impl Driver {
         let mut turn = 0;
         'rounds: for round in schedule(self.builders.len(), self.warm_up, self.measured, self.seed) {
             for (position, builder) in (0..).zip(&round.order) {
-                for workload in &self.workloads {
+                for (case, id) in self.cases.iter().enumerate() {
                     if subject.is_cancelled() {
                         break 'rounds;
                     }
                     turn += 1;
-                    let visit = Visit { builder: *builder, workload: *workload, round: round.number, turn };
+                    let visit = Visit { builder: *builder, case, round: round.number, turn };
                     match take(subject, visit, clock).await {
                         Ok(_) if round.is_warm_up() => {}
                         Ok(phases) => {
                             let sample = Sample {
                                 bench: self.bench.clone(),
-                                workload: *workload,
+                                case: id.clone(),
                                 builder: self.builders[*builder].clone(),
                                 round: round.number,
                                 position,
@@ -116,7 +116,7 @@ impl Driver {
                         Err(reason) => {
                             emit(Event::MissedRound(MissedRound {
                                 bench: self.bench.clone(),
-                                workload: *workload,
+                                case: id.clone(),
                                 builder: self.builders[*builder].clone(),
                                 round: round.number,
                                 reason,
@@ -185,7 +185,7 @@ mod tests {
     struct Fake {
         clock: FakeClock,
         log: Vec<String>,
-        fail_at: Option<(usize, Workload, &'static str)>,
+        fail_at: Option<(usize, usize, &'static str)>,
         cancel_after: u64,
         turns: u64,
     }
@@ -196,7 +196,7 @@ mod tests {
         async fn prepare(&mut self, visit: Visit) -> Result<(), &'static str> {
             self.turns = visit.turn;
             self.clock.0.set(self.clock.0.get() + 1_000_000);
-            self.log.push(format!("{} {}", visit.builder, visit.workload.name()));
+            self.log.push(format!("{} {}", visit.builder, ["cold", "noop"][visit.case]));
             Ok(())
         }
 
@@ -210,7 +210,7 @@ mod tests {
 
         async fn run(&mut self, visit: Visit, phase: &'static str) -> Result<(), &'static str> {
             self.clock.0.set(self.clock.0.get() + if visit.builder == 0 { 10 } else { 30 });
-            if self.fail_at == Some((visit.builder, visit.workload, phase)) { Err("broken") } else { Ok(()) }
+            if self.fail_at == Some((visit.builder, visit.case, phase)) { Err("broken") } else { Ok(()) }
         }
 
         async fn clean_up(&mut self, _: Visit) -> Result<(), &'static str> {
@@ -224,16 +224,13 @@ mod tests {
         }
     }
 
-    fn drive(
-        fail_at: Option<(usize, Workload, &'static str)>,
-        cancel_after: u64,
-    ) -> (Vec<Event>, Vec<String>) {
+    fn drive(fail_at: Option<(usize, usize, &'static str)>, cancel_after: u64) -> (Vec<Event>, Vec<String>) {
         let clock = FakeClock::default();
         let mut fake = Fake { clock: clock.clone(), log: Vec::new(), fail_at, cancel_after, turns: 0 };
         let driver = Driver {
             bench: "small".to_owned(),
             builders: vec!["a".to_owned(), "b".to_owned()],
-            workloads: vec![Workload::Cold, Workload::NoOp],
+            cases: vec!["cold".to_owned(), "noop".to_owned()],
             warm_up: 1,
             measured: 6,
             seed: 3,
@@ -273,14 +270,14 @@ mod tests {
 
     #[test]
     fn a_failed_phase_ends_the_turn_is_recorded_and_cleaned_up_after() {
-        let (events, log) = drive(Some((1, Workload::Cold, phase::DELIVER)), u64::MAX);
+        let (events, log) = drive(Some((1, 0, phase::DELIVER)), u64::MAX);
         let missed: Vec<_> = events
             .iter()
             .filter_map(|event| if let Event::MissedRound(round) = event { Some(round) } else { None })
             .collect();
         assert_eq!(missed.len(), 7, "each round, the warm-up too");
         assert!(missed.iter().all(|round| round.builder == "b" && round.reason == "deliver: broken"));
-        assert!(!log.contains(&"1 no-op".to_owned()));
+        assert!(!log.contains(&"1 noop".to_owned()));
         assert_eq!(log.iter().filter(|entry| *entry == "clean").count() * 2, log.len());
     }
 

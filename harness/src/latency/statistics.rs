@@ -5,7 +5,7 @@
 //! make "twice as slow" and "twice as fast" equally far from "the same"; the median ignores the odd stalled round.
 
 use fastrand::Rng;
-use shakedown_report::{Comparison, Effect, Sample, Workload};
+use shakedown_report::{Comparison, Effect, Sample};
 
 /// Bootstrap samples that an interval is taken from.
 pub const RESAMPLES: usize = 10_000;
@@ -71,22 +71,22 @@ pub fn paired_ratio(pairs: &[(u64, u64)], seed: u64) -> Option<Estimate> {
     })
 }
 
-/// Compares every builder with `reference`, per benchmark, workload and phase, over the rounds in which both gave a
+/// Compares every builder with `reference`, per benchmark, case and phase, over the rounds in which both gave a
 /// sample. The order is that of `builders`, then of the first appearance in the samples.
 pub fn compare(samples: &[Sample], builders: &[String], reference: &str, seed: u64) -> Vec<Comparison> {
-    let mut rows: Vec<(&str, Workload, &str)> = Vec::new();
+    let mut rows: Vec<(&str, &str, &str)> = Vec::new();
     for sample in samples {
         for time in &sample.phases {
-            let row = (sample.bench.as_str(), sample.workload, time.phase.as_str());
+            let row = (sample.bench.as_str(), sample.case.as_str(), time.phase.as_str());
             if !rows.contains(&row) {
                 rows.push(row);
             }
         }
     }
     let mut comparisons = Vec::new();
-    for (bench, workload, phase) in rows {
+    for (bench, case, phase) in rows {
         for builder in builders.iter().filter(|builder| *builder != reference) {
-            let in_row = |sample: &&Sample| sample.bench == bench && sample.workload == workload;
+            let in_row = |sample: &&Sample| sample.bench == bench && sample.case == case;
             let pairs: Vec<(u64, u64)> = samples
                 .iter()
                 .filter(in_row)
@@ -102,7 +102,7 @@ pub fn compare(samples: &[Sample], builders: &[String], reference: &str, seed: u
             let Some(estimate) = paired_ratio(&pairs, seed) else { continue };
             comparisons.push(Comparison {
                 bench: bench.to_owned(),
-                workload,
+                case: case.to_owned(),
                 phase: phase.to_owned(),
                 builder: builder.clone(),
                 reference: reference.to_owned(),
@@ -263,7 +263,7 @@ mod tests {
     fn only_rounds_with_both_samples_are_compared() {
         let sample = |builder: &str, round, wall_us| Sample {
             bench: "b".into(),
-            workload: Workload::Edit,
+            case: "edit".into(),
             builder: builder.into(),
             round,
             position: 0,

@@ -1,48 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The latency table: per benchmark, workload, phase and builder the median, the range, the number of samples, and the
+//! The latency table: per benchmark, case, phase and builder the median, the range, the number of samples, and the
 //! ratio to the first builder with its interval.
 
 use std::collections::BTreeMap;
 
 use super::table::{Align, lay_out};
-use crate::{Comparison, Effect, Report, Workload, phase};
-
-type Key<'a> = (&'a str, Workload, usize, &'a str);
+use crate::{Comparison, Effect, Report, phase};
 
 /// The table; empty when the run took no samples.
 pub fn latency(report: &Report) -> String {
-    let mut cells: BTreeMap<Key<'_>, BTreeMap<usize, Vec<u64>>> = BTreeMap::new();
+    // Benchmarks and cases in the order of their first sample.
+    let mut cases: Vec<(&str, &str)> = Vec::new();
+    let mut cells: BTreeMap<(usize, usize, &str), BTreeMap<usize, Vec<u64>>> = BTreeMap::new();
     for sample in &report.samples {
         let Some(column) = report.builders.iter().position(|builder| builder.name == sample.builder) else {
             continue;
         };
+        let case = (sample.bench.as_str(), sample.case.as_str());
+        let place = cases.iter().position(|known| *known == case).unwrap_or_else(|| {
+            cases.push(case);
+            cases.len() - 1
+        });
         for time in &sample.phases {
-            let key = (sample.bench.as_str(), sample.workload, phase::rank(&time.phase), time.phase.as_str());
+            let key = (place, phase::rank(&time.phase), time.phase.as_str());
             cells.entry(key).or_default().entry(column).or_default().push(time.wall_us);
         }
     }
     if cells.is_empty() {
         return String::new();
     }
-    let titles = ["benchmark", "workload", "phase", "builder", "n", "median", "min..max", "ratio [95 %]", ""];
+    let titles = ["benchmark", "case", "phase", "builder", "n", "median", "min..max", "ratio [95 %]", ""];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
-    let mut last: Option<(&str, Workload, usize, &str)> = None;
-    for ((bench, workload, rank, phase), builders) in cells {
+    let mut last: Option<(&str, &str, &str)> = None;
+    for ((place, _, phase), builders) in cells {
+        let (bench, case) = cases[place];
         for (column, mut times) in builders {
             times.sort_unstable();
             let name = &report.builders[column].name;
             let row = report.comparisons.iter().find(|row| {
-                row.bench == bench && row.workload == workload && row.phase == phase && row.builder == *name
+                row.bench == bench && row.case == case && row.phase == phase && row.builder == *name
             });
             let (ratio, effect) = row.map_or_else(Default::default, conclusion);
             // A label is printed once and left blank while it stays the same.
-            let fresh_workload = last.is_none_or(|(b, w, ..)| (b, w) != (bench, workload));
-            let fresh_phase = fresh_workload || last.is_none_or(|(.., p)| p != phase);
-            let label = |show: bool, text: &str| if show { text.to_owned() } else { String::new() };
+            let label = |known: bool, text: &str| if known { String::new() } else { text.to_owned() };
+            let same_bench = last.is_some_and(|(before, ..)| before == bench);
+            let same_case = same_bench && last.is_some_and(|(_, before, _)| before == case);
+            let same_phase = same_case && last.is_some_and(|(_, _, before)| before == phase);
             rows.push(vec![
-                label(last.is_none_or(|(b, ..)| b != bench), bench),
-                label(fresh_workload, workload.name()),
-                label(fresh_phase, phase),
+                label(same_bench, bench),
+                label(same_case, case),
+                label(same_phase, phase),
                 name.clone(),
                 times.len().to_string(),
                 milliseconds(median(&times)),
@@ -50,7 +57,7 @@ pub fn latency(report: &Report) -> String {
                 ratio,
                 effect,
             ]);
-            last = Some((bench, workload, rank, phase));
+            last = Some((bench, case, phase));
         }
     }
     let left = Align::Left;
@@ -84,11 +91,7 @@ fn footnote(report: &Report) -> String {
         for round in &report.missed_rounds {
             text.push_str(&format!(
                 "    {} {} {} round {}: {}\n",
-                round.bench,
-                round.workload.name(),
-                round.builder,
-                round.round,
-                round.reason
+                round.bench, round.case, round.builder, round.round, round.reason
             ));
         }
     }
