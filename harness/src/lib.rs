@@ -2,3 +2,4 @@
 //! Shakedown, a conformance and benchmark harness for image builders.
 
 pub mod latency;
+pub mod trial;
