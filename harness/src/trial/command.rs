@@ -4,7 +4,6 @@
 //! Invariant: when [`run`] returns, or when its future is dropped, no process of the group is left. The caller learns
 //! what had to be done for that.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::{Child, Command};
 
 use super::Cancellation;
+use crate::adapter::Invocation;
 
 /// Between two looks at a process group that is ending.
 const POLL: Duration = Duration::from_millis(5);
@@ -25,15 +25,11 @@ const ORPHAN_LIMIT: Duration = Duration::from_millis(500);
 /// How long killed processes may take to vanish.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
-/// One command of a builder.
+/// One command of a builder, with what the harness adds to it.
 #[derive(Debug, Clone)]
-pub struct Invocation {
-    /// Program and arguments; never a shell string.
-    pub argv: Vec<String>,
-    /// The whole environment: nothing is inherited.
-    pub env: BTreeMap<String, String>,
-    /// Working directory.
-    pub directory: PathBuf,
+pub struct Execution {
+    /// Program, arguments, environment and folder.
+    pub invocation: Invocation,
     /// Where standard output goes.
     pub stdout: PathBuf,
     /// Where standard error goes.
@@ -74,9 +70,6 @@ pub struct Completion {
 /// Why a command could not be run; nothing is said about the builder.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The invocation has no program.
-    #[error("start a command without a program")]
-    Empty,
     /// A log file could not be made.
     #[error("create log {}", path.display())]
     Log {
@@ -118,37 +111,32 @@ pub enum CommandError {
 ///
 /// # Errors
 /// [`CommandError`]; a command that runs and fails is no error but an [`End`].
-pub async fn run(invocation: &Invocation, cancellation: &Cancellation) -> Result<Completion, CommandError> {
-    let (program, arguments) = invocation.argv.split_first().ok_or(CommandError::Empty)?;
-    let mut command = Command::new(program);
+pub async fn run(execution: &Execution, cancellation: &Cancellation) -> Result<Completion, CommandError> {
+    let program = program_of(&execution.invocation);
+    let mut command = Command::from(execution.invocation.command());
     command
-        .args(arguments)
-        .env_clear()
-        .envs(&invocation.env)
-        .current_dir(&invocation.directory)
         .stdin(Stdio::null())
-        .stdout(create(&invocation.stdout)?)
-        .stderr(create(&invocation.stderr)?)
+        .stdout(create(&execution.stdout)?)
+        .stderr(create(&execution.stderr)?)
         .process_group(0);
     let began = Instant::now();
     let mut child =
         command.spawn().map_err(|source| CommandError::Start { program: program.clone(), source })?;
-    let mut group = Group::of(&child, program);
+    let mut group = Group::of(&child, &program);
     let waited = tokio::select! {
         status = child.wait() => Waited::Ended(status),
-        () = tokio::time::sleep(invocation.limit) => Waited::Limit,
+        () = tokio::time::sleep(execution.limit) => Waited::Limit,
         _ = cancellation.wait() => Waited::Cancelled,
     };
     let wait_failed = |source| CommandError::Wait { program: program.clone(), source };
     let end = match waited {
         Waited::Ended(status) => end_of(status.map_err(wait_failed)?),
         Waited::Limit => {
-            let killed =
-                end_in_two_phases(&mut child, &group, invocation.grace).await.map_err(wait_failed)?;
+            let killed = end_in_two_phases(&mut child, &group, execution.grace).await.map_err(wait_failed)?;
             End::TimedOut { killed }
         }
         Waited::Cancelled => {
-            end_in_two_phases(&mut child, &group, invocation.grace).await.map_err(wait_failed)?;
+            end_in_two_phases(&mut child, &group, execution.grace).await.map_err(wait_failed)?;
             End::Cancelled
         }
     };
@@ -163,7 +151,11 @@ enum Waited {
     Cancelled,
 }
 
-fn create(path: &Path) -> Result<File, CommandError> {
+pub(super) fn program_of(invocation: &Invocation) -> String {
+    invocation.argv.first().map_or_else(String::new, |program| program.to_string_lossy().into_owned())
+}
+
+pub(super) fn create(path: &Path) -> Result<File, CommandError> {
     File::create(path).map_err(|source| CommandError::Log { path: path.to_owned(), source })
 }
 
@@ -178,7 +170,7 @@ fn end_of(status: ExitStatus) -> End {
 }
 
 /// TERM to the whole group, the grace period, then KILL. Returns whether the kill was needed.
-async fn end_in_two_phases(child: &mut Child, group: &Group, grace: Duration) -> io::Result<bool> {
+pub(super) async fn end_in_two_phases(child: &mut Child, group: &Group, grace: Duration) -> io::Result<bool> {
     group.signal(Signal::TERM);
     if let Ok(status) = tokio::time::timeout(grace, child.wait()).await {
         status?;
@@ -190,13 +182,13 @@ async fn end_in_two_phases(child: &mut Child, group: &Group, grace: Duration) ->
 }
 
 /// A process group that is killed when this value goes away early.
-struct Group {
+pub(super) struct Group {
     id: Option<Pid>,
     program: String,
 }
 
 impl Group {
-    fn of(child: &Child, program: &str) -> Self {
+    pub(super) fn of(child: &Child, program: &str) -> Self {
         // A child's own group has the child's pid as its number, as `process_group(0)` asked for.
         let id = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         Self { id, program: program.to_owned() }
@@ -215,7 +207,7 @@ impl Group {
     }
 
     /// Waits for the last process, and kills what stays; returns whether that was needed.
-    async fn end(&mut self) -> Result<bool, CommandError> {
+    pub(super) async fn end(&mut self) -> Result<bool, CommandError> {
         let gone = self.gone_within(ORPHAN_LIMIT).await;
         if !gone {
             self.signal(Signal::KILL);
@@ -264,11 +256,13 @@ mod tests {
 
     use super::*;
 
-    fn invocation(folder: &Path, script: &str) -> Invocation {
-        Invocation {
-            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            env: [("GREETING".to_owned(), "hello".to_owned())].into(),
-            directory: folder.to_owned(),
+    fn execution(folder: &Path, script: &str) -> Execution {
+        Execution {
+            invocation: Invocation {
+                argv: ["/bin/sh", "-c", script].map(Into::into).to_vec(),
+                env: [("GREETING".to_owned(), "hello".into())].into(),
+                cwd: folder.to_owned(),
+            },
             stdout: folder.join("stdout"),
             stderr: folder.join("stderr"),
             limit: Duration::from_secs(20),
@@ -280,18 +274,18 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
     }
 
-    fn end(script: &str, change: impl FnOnce(&mut Invocation)) -> Completion {
+    fn end(script: &str, change: impl FnOnce(&mut Execution)) -> Completion {
         let folder = tempfile::tempdir().unwrap();
-        let mut invocation = invocation(folder.path(), script);
-        change(&mut invocation);
-        block_on(run(&invocation, &Cancellation::default())).unwrap()
+        let mut execution = execution(folder.path(), script);
+        change(&mut execution);
+        block_on(run(&execution, &Cancellation::default())).unwrap()
     }
 
     #[test]
     fn output_exit_code_and_environment_are_the_commands_own() {
         let folder = tempfile::tempdir().unwrap();
-        let invocation = invocation(folder.path(), "echo $GREETING; echo ${HOME-none} >&2; pwd; exit 7");
-        let done = block_on(run(&invocation, &Cancellation::default())).unwrap();
+        let execution = execution(folder.path(), "echo $GREETING; echo ${HOME-none} >&2; pwd; exit 7");
+        let done = block_on(run(&execution, &Cancellation::default())).unwrap();
         assert_eq!((done.end, done.survivors), (End::Exited(7), false));
         let text = std::fs::read_to_string(folder.path().join("stdout")).unwrap();
         assert_eq!(text, format!("hello\n{}\n", folder.path().display()));
@@ -305,17 +299,17 @@ mod tests {
 
     #[test]
     fn a_command_over_its_limit_is_asked_to_end() {
-        let done = end("trap 'exit 0' TERM; while :; do sleep 0.01; done", |invocation| {
-            invocation.limit = Duration::from_millis(50);
+        let done = end("trap 'exit 0' TERM; while :; do sleep 0.01; done", |execution| {
+            execution.limit = Duration::from_millis(50);
         });
         assert_eq!((done.end, done.survivors), (End::TimedOut { killed: false }, false));
     }
 
     #[test]
     fn a_command_that_does_not_listen_is_killed_with_its_children() {
-        let done = end("trap '' TERM; while :; do sleep 0.01; done", |invocation| {
-            invocation.limit = Duration::from_millis(50);
-            invocation.grace = Duration::from_millis(50);
+        let done = end("trap '' TERM; while :; do sleep 0.01; done", |execution| {
+            execution.limit = Duration::from_millis(50);
+            execution.grace = Duration::from_millis(50);
         });
         assert_eq!((done.end, done.survivors), (End::TimedOut { killed: true }, false));
     }
@@ -329,7 +323,7 @@ mod tests {
     #[test]
     fn a_cancellation_ends_the_command() {
         let folder = tempfile::tempdir().unwrap();
-        let invocation = invocation(folder.path(), "sleep 1000");
+        let execution = execution(folder.path(), "sleep 1000");
         let cancellation = Cancellation::default();
         let other = cancellation.clone();
         let done = block_on(async move {
@@ -337,7 +331,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(30)).await;
                 other.cancel(Ending::Interrupted);
             };
-            tokio::join!(run(&invocation, &cancellation), cancel).0.unwrap()
+            tokio::join!(run(&execution, &cancellation), cancel).0.unwrap()
         });
         assert_eq!(done.end, End::Cancelled);
     }
@@ -345,9 +339,9 @@ mod tests {
     #[test]
     fn a_missing_program_is_an_error_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
-        let mut invocation = invocation(folder.path(), "");
-        invocation.argv = vec!["/nonexistent/builder".to_owned()];
-        let error = block_on(run(&invocation, &Cancellation::default())).unwrap_err();
+        let mut execution = execution(folder.path(), "");
+        execution.invocation.argv = vec!["/nonexistent/builder".into()];
+        let error = block_on(run(&execution, &Cancellation::default())).unwrap_err();
         assert_eq!(error.to_string(), "start /nonexistent/builder");
     }
 }

@@ -6,5 +6,5 @@ mod command;
 mod journal;
 
 pub use cancellation::Cancellation;
-pub use command::{CommandError, Completion, End, Invocation, run};
+pub use command::{CommandError, Completion, End, Execution, run};
 pub use journal::{Journal, JournalError};
