@@ -4,6 +4,7 @@
 //! Invariant: when [`run`] returns, or when its future is dropped, no process of the group is left. The caller learns
 //! what had to be done for that.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,18 @@ pub enum End {
     },
     /// The run was cancelled, and the command ended because of that.
     Cancelled,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(out, "exit code {code}"),
+            Self::Signalled(signal) => write!(out, "ended by signal {signal}"),
+            Self::TimedOut { killed: false } => out.write_str("over its limit, ended by SIGTERM"),
+            Self::TimedOut { killed: true } => out.write_str("over its limit, ended by SIGKILL only"),
+            Self::Cancelled => out.write_str("cancelled"),
+        }
+    }
 }
 
 /// What a command left in the way of facts.
