@@ -12,6 +12,7 @@
 mod supervisor;
 
 use std::io;
+use std::sync::OnceLock;
 
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
@@ -50,6 +51,16 @@ impl ConfineError {
     pub fn is_permission(&self) -> bool {
         matches!(self, Self::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
+}
+
+/// What this process has entered; forked children inherit it, programs that it starts do not know it.
+static ENTERED: OnceLock<Confinement> = OnceLock::new();
+
+/// The confinement that this process runs in, `None` when [`enter`] has not returned in it (or in its forking parent).
+///
+/// For code that would do harm outside: a mount made in the host's namespace, for instance.
+pub fn entered() -> Option<Confinement> {
+    ENTERED.get().copied()
 }
 
 /// Moves the rest of this process into private namespaces; returns only in the child.
@@ -107,6 +118,8 @@ pub fn enter(confinement: Confinement) -> Result<(), ConfineError> {
         // PID 1 ends: the kernel kills whatever is left in the namespace.
         std::process::exit(supervisor::supervise(child));
     }
+    // Nested confinement keeps the outer record: both are private, and the first is the one with more around it.
+    let _ = ENTERED.set(confinement);
     Ok(())
 }
 

@@ -1,2 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A private containerd for tests and conformance runs; empty until its first slice lands.
+//! A private containerd for tests and conformance runs: own root, state, socket and CNI configuration in one directory,
+//! base images made from the host's busybox, and nothing left behind.
+//!
+//! A [`Node`] is meant to run inside [`confine::enter`]: when that supervisor dies, even by `SIGKILL`, the kernel ends
+//! every process and every mount of the node. What can remain is directories and cgroups; the next run takes those with
+//! [`Leftovers::collect`]. This crate knows containerd and CRI; it must not know any builder.
+
+mod base_image;
+mod binaries;
+mod cgroups;
+mod config;
+mod leftovers;
+mod mounts;
+mod node;
+mod processes;
+mod run_directory;
+mod shim_directory;
+mod teardown;
+mod workloads;
+
+pub use base_image::{BaseImage, BaseImageError};
+pub use binaries::{BinariesError, ContainerdBinaries, ContainerdVersion};
+pub use config::ConfigVersion;
+pub use leftovers::{Leftovers, LeftoversError};
+pub use node::{Node, NodeError, NodeOptions};
+pub use run_directory::{RunDirectoryError, RunId};
+pub use teardown::TeardownError;
