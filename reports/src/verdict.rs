@@ -115,16 +115,18 @@ impl Class {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Finding {
-    /// The identity of the assertion, stable over versions: `image.config.env`, `files./bin/app.mode`.
+    /// The kind of assertion, stable over versions: `image.config`, `file.mode`, `residue.mount`.
     pub assertion: String,
-    /// One sentence for a person.
-    pub message: String,
-    /// What the scenario asks for.
+    /// What it is about: a path in the image, a JSON pointer into its config.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected: Option<String>,
-    /// What was found instead.
+    pub path: Option<String>,
+    /// Which build of the scenario, from 1; absent when it concerns all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actual: Option<String>,
+    pub build: Option<u32>,
+    /// What should be there.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
 }
 
 /// How many trials got each verdict.

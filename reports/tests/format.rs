@@ -72,10 +72,11 @@ fn golden() -> Vec<Event> {
         class: Some(Class::Assertion),
         reason: Some("1 of 9 assertions does not hold".into()),
         findings: vec![Finding {
-            assertion: "files./app.mode".into(),
-            message: "the mode is another".into(),
-            expected: Some("04755".into()),
-            actual: Some("0755".into()),
+            assertion: "file.mode".into(),
+            path: Some("/app".into()),
+            build: Some(1),
+            expected: "04755".into(),
+            found: "0755".into(),
         }],
         phases: vec![PhaseTime { phase: phase::BUILD.into(), wall_us: 1500 }],
         metrics: [("layers".to_owned(), 2)].into(),
@@ -354,9 +355,9 @@ fn the_terminal_shows_matrix_findings_and_latency() {
     docker is absent: no program docker in PATH
         help: apt install docker.io
     copy/mode · pushless: FAIL (assertion): 1 of 9 assertions does not hold
-        files./app.mode: the mode is another
+        file.mode /app (build 1)
             expected  04755
-            actual    0755
+            found     0755
         log: logs/copy-mode/pushless/build-1.log
     run/exit · pushless: FLAKY
     ");

@@ -67,12 +67,11 @@ pub fn findings(report: &Report) -> String {
             None => text.push('\n'),
         }
         for finding in &attempt.findings {
-            let _ = writeln!(text, "    {}: {}", finding.assertion, finding.message);
-            for (label, value) in [("expected", &finding.expected), ("actual  ", &finding.actual)] {
-                if let Some(value) = value {
-                    let _ =
-                        writeln!(text, "        {label}  {}", value.replace('\n', "\n                  "));
-                }
+            let place = finding.path.as_ref().map(|path| format!(" {path}")).unwrap_or_default();
+            let build = finding.build.map(|build| format!(" (build {build})")).unwrap_or_default();
+            let _ = writeln!(text, "    {}{place}{build}", finding.assertion);
+            for (label, value) in [("expected", &finding.expected), ("found   ", &finding.found)] {
+                let _ = writeln!(text, "        {label}  {}", value.replace('\n', "\n                  "));
             }
         }
         for log in &attempt.logs {
