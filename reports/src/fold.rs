@@ -120,14 +120,13 @@ pub fn fold(events: &[Event]) -> Result<Report, FoldError> {
 }
 
 /// The verdict over the attempts of one trial: the last one's, except that a pass after anything else is flaky.
-pub(crate) fn settle(attempts: &[Attempt]) -> Verdict {
-    match attempts {
-        [] => Verdict::NotRun,
-        [.., last] if last.verdict == Verdict::Pass && attempts.len() > 1 => {
-            let steady = attempts.iter().all(|attempt| attempt.verdict == Verdict::Pass);
-            if steady { Verdict::Pass } else { Verdict::Flaky }
+pub fn settle(attempts: &[Verdict]) -> Verdict {
+    match attempts.split_last() {
+        None => Verdict::NotRun,
+        Some((Verdict::Pass, before)) if before.iter().any(|verdict| *verdict != Verdict::Pass) => {
+            Verdict::Flaky
         }
-        [.., last] => last.verdict,
+        Some((last, _)) => *last,
     }
 }
 
@@ -149,7 +148,8 @@ fn add(trial: &mut TrialReport, finished: &AttemptFinished) -> Result<(), FoldEr
         logs: finished.logs.clone(),
         wall_ms: finished.wall_ms,
     });
-    trial.verdict = settle(&trial.attempts);
+    let verdicts: Vec<_> = trial.attempts.iter().map(|attempt| attempt.verdict).collect();
+    trial.verdict = settle(&verdicts);
     Ok(())
 }
 

@@ -16,7 +16,7 @@ pub mod text;
 mod verdict;
 
 pub use event::{AttemptFinished, Event, RunFinished, TrialStarted};
-pub use fold::{FoldError, fold};
+pub use fold::{FoldError, fold, settle};
 pub use measure::{Comparison, Effect, MissedRound, PhaseTime, Sample, phase};
 pub use outcome::Outcome;
 pub use reader::{EventLog, ReadError, read_events};

@@ -78,6 +78,13 @@ pub enum Presence {
         /// sha256 (hex) of the program's bytes.
         program_sha256: String,
     },
+    /// Found, but it could not be made ready: its daemon did not start, or its version could not be asked for.
+    Broken {
+        /// Path of the program.
+        program: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// Not found.
     Absent {
         /// Where it was looked for, or why it cannot be used.

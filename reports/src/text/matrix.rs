@@ -46,10 +46,16 @@ pub fn matrix(report: &Report) -> String {
 pub fn findings(report: &Report) -> String {
     let mut text = String::new();
     for builder in &report.builders {
-        if let Presence::Absent { reason, remedy } = &builder.presence {
-            let _ = writeln!(text, "{} is absent: {reason}", builder.name);
-            if let Some(remedy) = remedy {
-                let _ = writeln!(text, "    help: {remedy}");
+        match &builder.presence {
+            Presence::Present { .. } => {}
+            Presence::Broken { reason, .. } => {
+                let _ = writeln!(text, "{} could not be made ready: {}", builder.name, indented(reason));
+            }
+            Presence::Absent { reason, remedy } => {
+                let _ = writeln!(text, "{} is absent: {reason}", builder.name);
+                if let Some(remedy) = remedy {
+                    let _ = writeln!(text, "    help: {remedy}");
+                }
             }
         }
     }
@@ -62,7 +68,7 @@ pub fn findings(report: &Report) -> String {
         let _ = write!(text, "{} · {}: {}{class}", trial.scenario, trial.builder, mark(trial.verdict));
         match &attempt.reason {
             Some(reason) => {
-                let _ = writeln!(text, ": {}", reason.trim_end().replace('\n', "\n    "));
+                let _ = writeln!(text, ": {}", indented(reason));
             }
             None => text.push('\n'),
         }
@@ -79,6 +85,10 @@ pub fn findings(report: &Report) -> String {
         }
     }
     text
+}
+
+fn indented(text: &str) -> String {
+    text.trim_end().replace('\n', "\n    ")
 }
 
 fn header(report: &Report) -> Vec<String> {
