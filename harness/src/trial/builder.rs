@@ -68,7 +68,7 @@ pub enum BuilderError {
         /// The command.
         invocation: String,
         /// How it ended.
-        end: String,
+        end: End,
         /// The end of its standard error.
         log_tail: String,
     },
@@ -248,7 +248,7 @@ impl ReadyBuilder {
                 return Err(BuilderError::Lifecycle {
                     purpose,
                     invocation: line,
-                    end: done.end.to_string(),
+                    end: done.end,
                     log_tail: tail(&execution.stderr),
                 });
             }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::adapter::{Absence, Adapter, Environment, discover};
+use crate::adapter::{
+    Absence, Adapter, Environment, Surroundings, detect_version, discover, plan_version,
+};
 
 /// An adapter and what was found of its builder.
 #[derive(Debug, Clone)]
@@ -37,6 +39,27 @@ impl Candidate {
         let main = programs.get(self.name()).or_else(|| programs.values().next());
         main.map(PathBuf::as_path)
     }
+}
+
+/// An absence as one sentence: what is missing, and what was found and not taken.
+pub fn describe(absence: &Absence) -> String {
+    let mut text = format!("no program `{}` was found", absence.program);
+    for rejected in &absence.rejected {
+        text.push_str(&format!("; {} was not taken: {}", rejected.path.display(), rejected.reason));
+    }
+    text
+}
+
+/// The version of a builder, when it tells it without its daemon.
+pub fn version_without_daemon(candidate: &Candidate) -> Option<String> {
+    let surroundings = Surroundings {
+        programs: candidate.programs.clone().ok()?,
+        state: "/nonexistent".into(),
+        scratch: "/".into(),
+        ..Surroundings::default()
+    };
+    let invocation = plan_version(&candidate.adapter, &surroundings).ok()?;
+    detect_version(&candidate.adapter, &invocation).ok()
 }
 
 /// sha256 (hex) of a file's bytes.
