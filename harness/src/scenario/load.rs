@@ -121,4 +121,15 @@ mod tests {
     fn an_id_has_an_area() {
         assert_eq!(ScenarioId::parse("args/x").map(|id| id.area().to_owned()), Ok("args".to_owned()));
     }
+
+    #[test]
+    fn every_scenario_in_the_tree_is_valid() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let scenarios = load_all(&root).unwrap_or_else(|errors| {
+            panic!("{}", errors.iter().map(DocumentError::render).collect::<String>())
+        });
+        let (benches, checks): (Vec<_>, Vec<_>) =
+            scenarios.iter().partition(|scenario| scenario.bench.is_some());
+        assert_eq!((checks.len(), benches.len()), (32, 2), "a scenario came or went; commit the new numbers");
+    }
 }
