@@ -56,8 +56,7 @@ fn play(role: &str) {
             sleeper.wait().expect("sleep ends");
         }
         "term" => {
-            println!("ready");
-            // With no handler installed, PID 1 would ignore a SIGTERM from its own namespace.
+            // With no handler installed, PID 1 would ignore a SIGTERM; so it is blocked before the other side is told.
             let mut set = std::mem::MaybeUninit::uninit();
             let mut signal = 0;
             // SAFETY: the set is initialised by sigemptyset, and both pointers outlive the calls.
@@ -65,6 +64,7 @@ fn play(role: &str) {
                 libc::sigemptyset(set.as_mut_ptr());
                 libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
                 libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+                println!("ready");
                 libc::sigwait(set.as_ptr(), &raw mut signal);
             }
             std::process::exit(signal);

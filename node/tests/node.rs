@@ -42,14 +42,14 @@ fn main() {
         let ignored = plain_user || binaries.is_err();
         for (trial, run) in TRIALS {
             let binaries = binaries.as_ref().ok().cloned();
-            let body = move || run(binaries.ok_or("no such containerd")?);
+            let body = move || run(&binaries.ok_or("no such containerd")?);
             trials.push(Trial::test(format!("{name}::{trial}"), body).with_ignored_flag(ignored));
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-type Body = fn(ContainerdBinaries) -> Result<(), Failed>;
+type Body = fn(&ContainerdBinaries) -> Result<(), Failed>;
 
 const TRIALS: [(&str, Body); 6] = [
     ("start_and_stop_leave_nothing", start_and_stop),
@@ -60,61 +60,38 @@ const TRIALS: [(&str, Body); 6] = [
     ("a_containerd_that_ends_shows_its_log", broken),
 ];
 
-fn start_and_stop(binaries: ContainerdBinaries) -> Result<(), Failed> {
+fn start_and_stop(binaries: &ContainerdBinaries) -> Result<(), Failed> {
     let parent = parent()?;
     block_on(async {
-        let node = Node::start(NodeOptions::new(binaries, parent.path())).await?;
+        let node = Node::start(NodeOptions::new(binaries.clone(), parent.path())).await?;
         println!("containerd {} ready after {} ms", node.binaries().version(), node.start_ms());
         let traces = Traces::of(&node);
-        let cgroup = node.cgroup_parent();
-        // A task outside of any pod, which a stop has to end too.
-        node.seed(&BaseImage::busybox()?).await?;
-        let started = node
-            .ctr()
-            .args(["run", "--detach", "--cgroup", &format!("{cgroup}/task"), BaseImage::BUSYBOX, "task"])
-            .args(["sleep", "1000"])
-            .output()?;
-        if !started.status.success() {
-            return Err(String::from_utf8_lossy(&started.stderr).into_owned().into());
-        }
+        // Outside of any pod, so CRI's calls do not end it.
+        start_task(&node).await?;
         traces.expect_present()?;
-        if count_processes("sleep")? != 1 {
-            return Err("the task does not run".into());
-        }
         let began = Instant::now();
         node.stop().await?;
         println!("stopped in {} ms", began.elapsed().as_millis());
-        if count_processes("sleep")? != 0 {
-            return Err("the task outlived its node".into());
-        }
         traces.expect_gone()
     })
 }
 
-fn dropping(binaries: ContainerdBinaries) -> Result<(), Failed> {
+fn dropping(binaries: &ContainerdBinaries) -> Result<(), Failed> {
     let parent = parent()?;
     block_on(async {
-        let node = Node::start(NodeOptions::new(binaries, parent.path())).await?;
+        let node = Node::start(NodeOptions::new(binaries.clone(), parent.path())).await?;
         let traces = Traces::of(&node);
-        node.seed(&BaseImage::busybox()?).await?;
-        let cgroup = format!("{}/task", node.cgroup_parent());
-        let started = node
-            .ctr()
-            .args(["run", "--detach", "--cgroup", &cgroup, BaseImage::BUSYBOX, "task", "sleep", "1000"])
-            .output()?;
-        if !started.status.success() {
-            return Err(String::from_utf8_lossy(&started.stderr).into_owned().into());
-        }
+        start_task(&node).await?;
         traces.expect_present()?;
         drop(node);
         traces.expect_gone()
     })
 }
 
-fn seeding(binaries: ContainerdBinaries) -> Result<(), Failed> {
+fn seeding(binaries: &ContainerdBinaries) -> Result<(), Failed> {
     let parent = parent()?;
     block_on(async {
-        let node = Node::start(NodeOptions::new(binaries, parent.path())).await?;
+        let node = Node::start(NodeOptions::new(binaries.clone(), parent.path())).await?;
         for image in [BaseImage::busybox()?, BaseImage::pause()?] {
             let began = Instant::now();
             node.seed(&image).await?;
@@ -129,10 +106,10 @@ fn seeding(binaries: ContainerdBinaries) -> Result<(), Failed> {
     })
 }
 
-fn side_by_side(binaries: ContainerdBinaries) -> Result<(), Failed> {
+fn side_by_side(binaries: &ContainerdBinaries) -> Result<(), Failed> {
     let parent = parent()?;
     block_on(async {
-        let options = NodeOptions::new(binaries, parent.path());
+        let options = NodeOptions::new(binaries.clone(), parent.path());
         let (one, two) = tokio::join!(Node::start(options.clone()), Node::start(options));
         let (one, two) = (one?, two?);
         one.seed(&BaseImage::busybox()?).await?;
@@ -142,14 +119,14 @@ fn side_by_side(binaries: ContainerdBinaries) -> Result<(), Failed> {
         }
         let (one_traces, two_traces) = (Traces::of(&one), Traces::of(&two));
         one.stop().await?;
-        one_traces.expect_gone_but_for_shared()?;
+        one_traces.expect_gone()?;
         two.seed(&BaseImage::busybox()?).await?;
         two.stop().await?;
         two_traces.expect_gone()
     })
 }
 
-fn killed(binaries: ContainerdBinaries) -> Result<(), Failed> {
+fn killed(binaries: &ContainerdBinaries) -> Result<(), Failed> {
     let parent = parent()?;
     let mut victim = Command::new(std::env::current_exe()?)
         .env(VICTIM, parent.path())
@@ -164,18 +141,21 @@ fn killed(binaries: ContainerdBinaries) -> Result<(), Failed> {
     }
     victim.kill()?;
     victim.wait()?;
-    // The kernel needs a moment to tear the namespaces down.
-    let limit = Instant::now() + Duration::from_secs(2);
-    while count_processes("containerd")? > 0 {
-        if Instant::now() > limit {
-            return Err("containerd outlived its supervisor by 2 s".into());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
     if !dir.exists() || cgroup_directories(&cgroup)? == 0 {
         return Err("there is nothing to collect, so this proves nothing".into());
     }
-    let collected = Leftovers::collect(parent.path())?;
+    // The kernel needs a moment to tear the namespaces down; the lock goes with the last process.
+    let limit = Instant::now() + Duration::from_secs(2);
+    let collected = loop {
+        let collected = Leftovers::collect(parent.path())?;
+        if !collected.runs.is_empty() || Instant::now() > limit {
+            break collected;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    if processes_naming("", &dir)? > 0 {
+        return Err("a process outlived its supervisor".into());
+    }
     if collected.runs.len() != 1 || dir.exists() || cgroup_directories(&cgroup)? != 0 {
         return Err(format!("after collecting {collected:?} something is left of {}", dir.display()).into());
     }
@@ -185,21 +165,36 @@ fn killed(binaries: ContainerdBinaries) -> Result<(), Failed> {
     }
 }
 
+/// Runs a container whose command names the node, so that a look for the node's processes finds it.
+async fn start_task(node: &Node) -> Result<(), Failed> {
+    node.seed(&BaseImage::busybox()?).await?;
+    let script = format!("sleep 1000; : {}", node.dir().display());
+    // The id is the node's: runc's state of containers that are not CRI's is shared by the nodes of this process.
+    let started = node
+        .ctr()
+        .args(["run", "--detach", "--cgroup", &format!("{}/task", node.cgroup_parent())])
+        .args([BaseImage::BUSYBOX, &node.run_id().to_string(), "sh", "-c", &script])
+        .output()?;
+    if !started.status.success() {
+        return Err(String::from_utf8_lossy(&started.stderr).into_owned().into());
+    }
+    let limit = Instant::now() + Duration::from_secs(2);
+    while processes_naming("sh -c sleep 1000", node.dir())? == 0 {
+        if Instant::now() > limit {
+            return Err("the task does not run".into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 /// Runs a node with a task until it is killed.
 fn victim(parent: &Path) {
     block_on(async {
         let containerd = std::env::var_os(VICTIM_CONTAINERD).ok_or("no containerd named")?;
         let binaries = ContainerdBinaries::at(Path::new(&containerd))?;
         let node = Node::start(NodeOptions::new(binaries, parent)).await?;
-        node.seed(&BaseImage::busybox()?).await?;
-        let cgroup = format!("{}/task", node.cgroup_parent());
-        let started = node
-            .ctr()
-            .args(["run", "--detach", "--cgroup", &cgroup, BaseImage::BUSYBOX, "task", "sleep", "1000"])
-            .output()?;
-        if !started.status.success() {
-            return Err(String::from_utf8_lossy(&started.stderr).into_owned().into());
-        }
+        start_task(&node).await?;
         println!("{}\n{}", node.dir().display(), node.cgroup_parent());
         std::io::stdout().flush()?;
         std::future::pending::<Result<(), Failed>>().await
@@ -207,10 +202,10 @@ fn victim(parent: &Path) {
     .expect("the victim waits for its death");
 }
 
-fn broken(binaries: ContainerdBinaries) -> Result<(), Failed> {
+fn broken(binaries: &ContainerdBinaries) -> Result<(), Failed> {
     let parent = parent()?;
     block_on(async {
-        let mut options = NodeOptions::new(binaries, parent.path());
+        let mut options = NodeOptions::new(binaries.clone(), parent.path());
         options.log_level = "no-such-level";
         match Node::start(options).await {
             Err(NodeError::Ended { log_tail, .. }) if log_tail.contains("no-such-level") => {}
@@ -229,7 +224,6 @@ struct Traces {
     dir: PathBuf,
     lock: PathBuf,
     cgroup: String,
-    socket: String,
 }
 
 impl Traces {
@@ -238,7 +232,6 @@ impl Traces {
             dir: node.dir().to_owned(),
             lock: node.dir().with_extension("lock"),
             cgroup: node.cgroup_parent(),
-            socket: node.address().display().to_string(),
         }
     }
 
@@ -256,11 +249,6 @@ impl Traces {
     }
 
     fn expect_gone(&self) -> Result<(), Failed> {
-        self.expect_gone_but_for_shared()
-        // The shim directory is shared with trials that run at the same time.
-    }
-
-    fn expect_gone_but_for_shared(&self) -> Result<(), Failed> {
         let left = [
             ("directory", self.dir.exists()),
             ("lock", self.lock.exists()),
@@ -272,12 +260,7 @@ impl Traces {
     }
 
     fn processes(&self) -> Result<usize, Failed> {
-        let mut found = 0;
-        for pid in pids()? {
-            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            found += usize::from(String::from_utf8_lossy(&command).contains(&self.socket));
-        }
-        Ok(found)
+        processes_naming("", &self.dir)
     }
 
     fn mounts(&self) -> Result<usize, Failed> {
@@ -297,14 +280,16 @@ fn named(facts: &[(&str, bool)], bad: bool, complaint: &str) -> Result<(), Faile
     }
 }
 
-fn pids() -> Result<Vec<i32>, Failed> {
-    Ok(fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
-}
-
-fn count_processes(comm: &str) -> Result<usize, Failed> {
-    let named =
-        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|found| found.trim() == comm);
-    Ok(pids()?.iter().filter(|pid| named(pid)).count())
+/// How many processes have a command line with `text` and the directory in it.
+fn processes_naming(text: &str, dir: &Path) -> Result<usize, Failed> {
+    let dir = dir.display().to_string();
+    let mut found = 0;
+    for entry in fs::read_dir("/proc")? {
+        let command = fs::read(entry?.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        found += usize::from(command.contains(text) && command.contains(&dir));
+    }
+    Ok(found)
 }
 
 fn cgroup_directories(name: &str) -> Result<usize, Failed> {
