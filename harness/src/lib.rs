@@ -6,7 +6,10 @@
 
 pub mod adapter;
 pub mod check;
+pub mod cli;
+pub mod cluster;
 pub mod document;
 pub mod latency;
+pub mod pod;
 pub mod scenario;
 pub mod trial;

@@ -135,9 +135,13 @@ mod tests {
 
     #[test]
     fn unknown_flags_and_values_out_of_range_are_usage_errors() {
-        for line in
-            ["shakedown run --fast", "shakedown run --rounds 0", "shakedown run --jobs 2", "shakedown", "shakedown go"]
-        {
+        for line in [
+            "shakedown run --fast",
+            "shakedown run --rounds 0",
+            "shakedown run --jobs 2",
+            "shakedown",
+            "shakedown go",
+        ] {
             let error = Arguments::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
         }

@@ -86,10 +86,9 @@ fn root() -> State {
 fn runc(binaries: &ContainerdBinaries) -> State {
     match trial::runc_version(binaries) {
         Some(version) => State::Here(version),
-        None => State::Missing {
-            reason: "not in PATH".to_owned(),
-            remedy: "apt-get install runc".to_owned(),
-        },
+        None => {
+            State::Missing { reason: "not in PATH".to_owned(), remedy: "apt-get install runc".to_owned() }
+        }
     }
 }
 

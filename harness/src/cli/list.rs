@@ -3,7 +3,14 @@
 
 use std::fmt::Write;
 
-use super::Selection;
+use super::{ListArguments, Places, Selection};
+
+/// The documents that the arguments select, or the complaint for a terminal.
+pub(super) fn selected(arguments: &ListArguments) -> Result<Selection, String> {
+    let places = Places::find(&arguments.documents).map_err(|error| error.render())?;
+    let (scenarios, adapters) = places.load().map_err(|error| error.render())?;
+    Selection::of(scenarios, adapters, &arguments.selection).map_err(|error| format!("error: {error}\n"))
+}
 
 /// The scenarios and the builders, one per line.
 pub fn list(selection: &Selection) -> String {

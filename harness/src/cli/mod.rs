@@ -10,9 +10,35 @@ mod places;
 mod run;
 mod selection;
 
-pub use arguments::{Arguments, Command, DoctorArguments, DocumentArguments, ListArguments, RunArguments};
+use shakedown_report::Outcome;
+
+pub use arguments::{
+    Arguments, Command, DoctorArguments, DocumentArguments, ListArguments, RunArguments, SelectionArguments,
+};
 pub use doctor::doctor;
 pub use list::list;
 pub use places::{Places, PlacesError};
 pub use run::run;
 pub use selection::{Selection, SelectionError};
+
+/// Does what the command line asks for. Must be called while the process has one thread.
+pub fn main(arguments: Arguments) -> Outcome {
+    match arguments.command {
+        Command::Run(arguments) => run(&arguments),
+        Command::List(arguments) => match list::selected(&arguments) {
+            Ok(selection) => {
+                print!("{}", list(&selection));
+                if selection.scenarios.is_empty() { Outcome::NothingRan } else { Outcome::Holds }
+            }
+            Err(text) => {
+                eprint!("{text}");
+                Outcome::Usage
+            }
+        },
+        Command::Doctor(arguments) => {
+            let (text, ready) = doctor(&arguments);
+            print!("{text}");
+            if ready { Outcome::Holds } else { Outcome::Usage }
+        }
+    }
+}

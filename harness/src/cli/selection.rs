@@ -46,7 +46,8 @@ impl Selection {
     ) -> Result<Self, SelectionError> {
         let matches = |scenario: &Scenario| match &arguments.filter {
             Some(text) => {
-                scenario.id.value.as_str().contains(text.as_str()) || scenario.tags.iter().any(|tag| tag == text)
+                scenario.id.value.as_str().contains(text.as_str())
+                    || scenario.tags.iter().any(|tag| tag == text)
             }
             None => true,
         };

@@ -92,9 +92,8 @@ impl Executor<'_> {
     ) -> Result<(), Interruption> {
         let found = residue::since(before, self.node, builder).await?;
         seen.findings.extend(found);
-        drop(fs::remove_dir_all(&trial.folder).map_err(|error| {
-            tracing::warn!("could not remove {}: {error}", trial.folder.display());
-        }));
+        fs::remove_dir_all(&trial.folder)
+            .map_err(|error| Interruption::Harness(format!("remove {}: {error}", trial.folder.display())))?;
         Ok(())
     }
 }
@@ -277,7 +276,28 @@ impl<'a> Trial<'a> {
             return Ok(None);
         }
         seen.phases.push(PhaseTime { phase: phase::VISIBLE.to_owned(), wall_us: micros(began) });
-        self.executor.node.look_into(&arguments.reference).await
+        if !self.is_runnable(&arguments.reference, seen).await? {
+            return Ok(None);
+        }
+        self.executor.node.look_into(&arguments.reference).await.map(Some)
+    }
+
+    /// Looks at the lowest tier: an image whose layers are not unpacked makes the first pod wait for that, or fail.
+    async fn is_runnable(&self, reference: &str, seen: &mut Seen) -> Result<bool, Interruption> {
+        let Some(tier) = self.executor.node.store_tier(reference).await? else { return Ok(false) };
+        let count = |list: &[String]| u64::try_from(list.len()).unwrap_or(u64::MAX);
+        seen.metrics.insert("layers".to_owned(), count(&tier.chain_ids));
+        seen.metrics.insert("layer_blobs_missing".to_owned(), count(&tier.missing_blobs));
+        if !tier.is_runnable() {
+            seen.findings.push(Finding {
+                assertion: "store.runnable".to_owned(),
+                path: None,
+                build: Some(self.builds),
+                expected: "the config and the snapshot of every layer".to_owned(),
+                found: format!("no config or no snapshot of {}", tier.missing_snapshots.join(", ")),
+            });
+        }
+        Ok(tier.is_runnable())
     }
 
     /// A delivery that fails says something about the builder's image only when its command ran and refused.

@@ -39,7 +39,8 @@ pub fn runc_version(binaries: &ContainerdBinaries) -> Option<String> {
 /// `MemTotal` of proc(5), which is given in kB of 1024 bytes.
 fn memory_bytes(meminfo: &str) -> u64 {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")).and_then(|number| number.trim().parse().ok());
+    let kib =
+        line.and_then(|rest| rest.trim().strip_suffix("kB")).and_then(|number| number.trim().parse().ok());
     kib.unwrap_or(0_u64) * 1024
 }
 

@@ -62,7 +62,12 @@ pub struct Identity<'a> {
 }
 
 /// Judges an attempt. What was found before an interruption stays in the report.
-pub fn judge(identity: Identity<'_>, seen: Seen, end: Result<(), Interruption>, wall_ms: u64) -> AttemptFinished {
+pub fn judge(
+    identity: Identity<'_>,
+    seen: Seen,
+    end: Result<(), Interruption>,
+    wall_ms: u64,
+) -> AttemptFinished {
     let (verdict, class, reason) = match end {
         Ok(()) => judge_findings(&seen),
         Err(Interruption::Absent(reason)) => (Verdict::Absent, None, Some(reason)),
@@ -155,7 +160,11 @@ mod tests {
         }
     }
 
-    fn verdict(findings: &[&str], crashed: bool, end: Result<(), Interruption>) -> (Verdict, Option<Class>, String) {
+    fn verdict(
+        findings: &[&str],
+        crashed: bool,
+        end: Result<(), Interruption>,
+    ) -> (Verdict, Option<Class>, String) {
         let findings = findings.iter().map(|assertion| found(assertion)).collect();
         let attempt = judge(IDENTITY, Seen { findings, crashed, ..Seen::default() }, end, 1);
         (attempt.verdict, attempt.class, attempt.reason.unwrap_or_default())

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::adapter::{
-    Absence, Adapter, Environment, Surroundings, detect_version, discover, plan_version,
-};
+use crate::adapter::{Absence, Adapter, Environment, Surroundings, detect_version, discover, plan_version};
 
 /// An adapter and what was found of its builder.
 #[derive(Debug, Clone)]

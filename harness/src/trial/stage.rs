@@ -47,7 +47,9 @@ impl Column {
             Err(absence) => ColumnState::Absent(absence.clone()),
             Ok(programs) => {
                 let variables = &environment.variables;
-                match ReadyBuilder::start(candidate, programs, node, bases, logs, variables, cancellation).await {
+                match ReadyBuilder::start(candidate, programs, node, bases, logs, variables, cancellation)
+                    .await
+                {
                     Ok(builder) => ColumnState::Ready(Box::new(builder)),
                     Err(error) => ColumnState::Broken { reason: chain(&error) },
                 }

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the trial asks of the node: what an image is, whether pods see it, and what a pod of it does.
+//!
+//! Separates what says something about an image from trouble of the node: the first is a value, the second an
+//! [`Interruption`].
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use shakedown_node::Node;
+use shakedown_report::{PhaseTime, phase};
+
+use super::judgement::Interruption;
+use crate::check::{self, PodObservation};
+use crate::pod::{
+    ImageRoot, ImageStore, ImageStoreError, PodError, PodOutcome, PodPhases, PodRequest, PodRuntime,
+    StoreTier,
+};
+use crate::scenario::{PodRun, Substitutions};
+
+/// Between two questions to CRI.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Connections to one node.
+#[derive(Debug, Clone)]
+pub struct NodeSide {
+    store: ImageStore,
+    pods: PodRuntime,
+}
+
+/// An image on the node, with its file system to look into.
+pub(super) struct Image {
+    /// The digest of its config.
+    pub(super) id: String,
+    /// Its config.
+    pub(super) config: Value,
+    /// Its file system.
+    pub(super) root: check::ImageRoot,
+    mounted: ImageRoot,
+}
+
+/// What became of a pod.
+pub(super) struct PodSeen {
+    /// Its steps up to the running container.
+    pub(super) phases: Vec<PhaseTime>,
+    end: PodEnd,
+}
+
+enum PodEnd {
+    ImageAbsent,
+    NotRun(String),
+    Exited { code: i32, stdout: String, stderr: String },
+}
+
+impl NodeSide {
+    /// Connects to a node.
+    ///
+    /// # Errors
+    /// When a socket takes no connection.
+    pub async fn connect(node: &Node) -> Result<Self, Interruption> {
+        let address = node.address();
+        let store = ImageStore::connect(&address).await.map_err(|error| Interruption::harness(&error))?;
+        let pods = PodRuntime::connect(&address).await.map_err(|error| Interruption::harness(&error))?;
+        let pods = pods.with_cgroup_parent(node.cgroup_parent()).with_log_parent(node.dir().join("tmp"));
+        Ok(Self { store, pods })
+    }
+
+    /// The id of the image that a name stands for in the store, whatever CRI thinks.
+    pub(super) async fn image_id(&self, reference: &str) -> Result<Option<String>, Interruption> {
+        match self.store.image_id(reference).await {
+            Ok(id) => Ok(Some(id)),
+            Err(ImageStoreError::NoImage { .. }) => Ok(None),
+            Err(error) => Err(Interruption::harness(&error)),
+        }
+    }
+
+    /// What of an image is in the stores.
+    pub(super) async fn store_tier(&self, reference: &str) -> Result<Option<StoreTier>, Interruption> {
+        StoreTier::inspect(&self.store, reference).await.map_err(|error| Interruption::harness(&error))
+    }
+
+    /// Waits until CRI gives this very id for the name; the inner error is what it gives instead.
+    pub(super) async fn wait_visible(
+        &self,
+        reference: &str,
+        id: &str,
+        limit: Duration,
+    ) -> Result<Result<(), String>, Interruption> {
+        let limit = Instant::now() + limit;
+        loop {
+            let status =
+                self.pods.image_status(reference).await.map_err(|error| Interruption::harness(&error))?;
+            let found = match status {
+                Some(image) if image.id == id => return Ok(Ok(())),
+                Some(image) => image.id,
+                None => "no such image".to_owned(),
+            };
+            if Instant::now() > limit {
+                return Ok(Err(found));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Reads the config of an image and mounts its file system.
+    pub(super) async fn look_into(&self, reference: &str) -> Result<Image, Interruption> {
+        let trouble = |error: &dyn std::error::Error| Interruption::harness(error);
+        let id = self.store.image_id(reference).await.map_err(|error| trouble(&error))?;
+        let config = self.store.image_config(reference).await.map_err(|error| trouble(&error))?;
+        let mounted = ImageRoot::mount(&self.store, reference).await.map_err(|error| trouble(&error))?;
+        let root = check::ImageRoot::open(mounted.path()).map_err(|error| trouble(&error))?;
+        Ok(Image { id, config, root, mounted })
+    }
+
+    /// Runs a pod to its end and removes it.
+    pub(super) async fn run_pod(
+        &self,
+        pod: &PodRun,
+        words: &Substitutions,
+        limit: Duration,
+    ) -> Result<PodSeen, Interruption> {
+        let replacement = |texts: &[String]| (!texts.is_empty()).then(|| texts.to_vec());
+        let mut request = PodRequest::new("trial", words.apply(&pod.image));
+        request.command = replacement(&pod.command);
+        request.args = replacement(&pod.args);
+        request.timeout = limit;
+        let (phases, end) = match self.pods.run_pod(&request).await {
+            Ok(outcome) => (steps(&outcome.phases), exited(outcome)),
+            Err(PodError::ImageAbsent { .. }) => (Vec::new(), PodEnd::ImageAbsent),
+            Err(
+                error @ (PodError::CreateFailed { .. }
+                | PodError::StartFailed { .. }
+                | PodError::Timeout { .. }),
+            ) => (Vec::new(), PodEnd::NotRun(error.to_string())),
+            Err(error) => return Err(Interruption::harness(&error)),
+        };
+        Ok(PodSeen { phases, end })
+    }
+
+    /// Removes images by name; an absent one is no trouble.
+    pub(super) async fn remove_images(&self, references: &[String]) -> Result<(), Interruption> {
+        for reference in references {
+            self.pods.remove_image(reference).await.map_err(|error| Interruption::harness(&error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Image {
+    /// Unmounts the file system.
+    pub(super) async fn close(self) -> Result<(), Interruption> {
+        drop(self.root);
+        self.mounted.close().await.map_err(|error| Interruption::harness(&error))
+    }
+}
+
+impl PodSeen {
+    /// The form that the checks take.
+    pub(super) fn observation(&self) -> PodObservation<'_> {
+        match &self.end {
+            PodEnd::ImageAbsent => PodObservation::ImageAbsent,
+            PodEnd::NotRun(reason) => PodObservation::NotRun { reason },
+            PodEnd::Exited { code, stdout, stderr } => PodObservation::Exited { code: *code, stdout, stderr },
+        }
+    }
+}
+
+fn exited(outcome: PodOutcome) -> PodEnd {
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    PodEnd::Exited { code: outcome.exit_code, stdout: text(outcome.stdout), stderr: text(outcome.stderr) }
+}
+
+/// The steps until the container runs. The question for the image belongs to the sandbox: a kubelet asks both for a pod.
+fn steps(phases: &PodPhases) -> Vec<PhaseTime> {
+    let times = [
+        (phase::SANDBOX, phases.image_status + phases.sandbox),
+        (phase::CREATE, phases.create),
+        (phase::START, phases.start),
+        (phase::RUNNING, phases.running),
+    ];
+    let step = |(name, time): (&str, Duration)| PhaseTime {
+        phase: name.to_owned(),
+        wall_us: u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
+    };
+    times.map(step).into()
+}
