@@ -8,3 +8,4 @@ pub mod adapter;
 pub mod check;
 pub mod document;
 pub mod scenario;
+pub mod schemas;
