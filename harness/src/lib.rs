@@ -12,4 +12,5 @@ pub mod document;
 pub mod latency;
 pub mod pod;
 pub mod scenario;
+pub mod schemas;
 pub mod trial;

@@ -199,3 +199,74 @@ fn run(command: &mut Command) -> io::Result<Output> {
 fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::adapter::Adapter;
+    use crate::document;
+
+    /// A folder with programs that answer to `--help` with their words.
+    fn programs(folder: &Path, programs: &[(&str, &str, u32)]) {
+        for (name, words, mode) in programs {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(&path, format!("#!/bin/sh\necho {words}\nexit 1\n")).expect("a program");
+            fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).expect("a mode");
+        }
+    }
+
+    fn adapter() -> Adapter {
+        let text = "{api_version: shakedown/v1, kind: Adapter, id: t, title: T, driver: exec, capabilities: [], \
+                    version: {argv: [\"{program.tool}\"], regex: 'v([0-9]+)'}, build: {argv: [\"{options}\"]}, \
+                    discover: {tool: {environment_override: TOOL, install_hint: get it, \
+                    candidates: [\"{beside}/tool\", tool], \
+                    usable: {argv: [\"{candidate}\", --help], regex: good}}}}";
+        document::parse(Path::new("t.yaml"), text).unwrap_or_else(|error| panic!("{}", error.render()))
+    }
+
+    #[test]
+    fn the_first_usable_candidate_is_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |path: &str| folder.path().join(path);
+        programs(
+            folder.path(),
+            &[
+                ("beside/tool", "bad", 0o755),
+                ("one/tool", "good", 0o644),
+                ("two/tool", "good v12", 0o755),
+                ("three/tool", "good v13", 0o755),
+                ("named", "good", 0o755),
+            ],
+        );
+        let path = std::env::join_paths([at("none"), at("one"), at("two"), at("three")]).expect("a PATH");
+        let mut environment =
+            Environment { variables: BTreeMap::from([("PATH".to_owned(), path)]), beside: at("beside") };
+        // The programs are shell scripts without external commands, so this PATH is enough for them.
+        let found = discover(&adapter(), &environment).expect("a usable program");
+        assert_eq!(found, BTreeMap::from([("tool".to_owned(), at("two/tool"))]));
+        let version = Invocation { argv: vec![at("two/tool").into()], env: BTreeMap::new(), cwd: "/".into() };
+        assert_eq!(detect_version(&adapter(), &version).expect("a version"), "12");
+        let silent = Invocation { argv: vec![at("named").into()], ..version };
+        let error = detect_version(&adapter(), &silent).expect_err("no version").to_string();
+        assert!(error.starts_with("find /v([0-9]+)/ in what `"), "{error}");
+
+        environment.variables.insert("TOOL".to_owned(), at("named").into());
+        assert_eq!(discover(&adapter(), &environment).expect("a usable program")["tool"], at("named"));
+
+        environment.variables.insert("TOOL".to_owned(), at("missing").into());
+        let absence = discover(&adapter(), &environment).expect_err("what is named is missing");
+        assert_eq!(
+            absence.rejected,
+            [Rejection { path: at("missing"), reason: "not an executable file".to_owned() }]
+        );
+
+        environment.variables.clear();
+        let absence = discover(&adapter(), &environment).expect_err("only the bad one is left");
+        let line = format!("`{} --help` does not print /good/", at("beside/tool").display());
+        assert_eq!(absence.rejected, [Rejection { path: at("beside/tool"), reason: line }]);
+        assert_eq!((absence.program.as_str(), absence.install_hint.as_str()), ("tool", "get it"));
+    }
+}

@@ -50,4 +50,37 @@ mod tests {
         let ids: Vec<&str> = adapters.iter().map(|adapter| adapter.id.as_str()).collect();
         assert_eq!(ids, ["docker", "pushless"]);
     }
+
+    /// The rendered refusal of the adapter in the tree after one replacement.
+    fn refusal(from: &str, to: &str) -> String {
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../adapters/pushless.yaml");
+        let text = std::fs::read_to_string(tree).expect("the adapter");
+        assert!(text.contains(from), "{from}");
+        let file = Path::new("pushless.yaml");
+        let text = text.replacen(from, to, 1);
+        let checked = document::parse::<Adapter>(file, &text).and_then(|adapter| adapter.check(file, &text));
+        checked.expect_err("the adapter is wrong").render()
+    }
+
+    #[test]
+    fn mistakes_are_shown_with_place_and_remedy() {
+        let refusals = [
+            ("\"{ref}\"", "\"{rev}\""),
+            ("[--target, \"{value}\"]", "[--target, \"{key}\"]"),
+            ("prune, --all]", "prune, \"{ref}\"]"),
+            ("\"{program.pushless}\", version", "\"{program.docker}\", version"),
+            ("    - \"{options}\"\n", ""),
+            ("    no_cache: [--no-cache]\n", ""),
+            ("    no_cache: [--no-cache]\n", "    no_cache: []\n"),
+            ("  - build.target\n", ""),
+            ("  - build.target\n", "  - build.targets\n"),
+            ("(\\d+\\.\\d+\\.\\d+\\S*)", "version"),
+            ("1: [step_failed]", "1: [steps_failed]"),
+            ("driver: exec", "driver: shell"),
+            ("lifecycle:", "livecycle:"),
+        ]
+        .map(|(from, to)| refusal(from, to))
+        .join("\n");
+        insta::assert_snapshot!(refusals);
+    }
 }

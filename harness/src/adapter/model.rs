@@ -269,7 +269,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn top(&self, message: String) -> Box<Invalid> {
-        Box::new(Invalid::new(self.file, self.text, 1, 1, message))
+        Box::new(Invalid::of_document(self.file, message))
     }
 
     fn command(&self, arguments: &[Argument], scope: Scope) -> Result<(), Box<Invalid>> {

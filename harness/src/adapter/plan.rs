@@ -283,3 +283,147 @@ impl<'a> Expansion<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn adapter(id: &str) -> Adapter {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../adapters");
+        super::super::load(&folder.join(format!("{id}.yaml")))
+            .unwrap_or_else(|error| panic!("{}", error.render()))
+    }
+
+    fn surroundings() -> Surroundings {
+        let program = |name: &str| (name.to_owned(), PathBuf::from(format!("/p/{name}")));
+        Surroundings {
+            programs: ["pushless", "docker", "dockerd", "ctr"].map(program).into(),
+            state: "/state".into(),
+            scratch: "/tmp/x".into(),
+            containerd: "/c.sock".into(),
+            namespace: "k8s.io".to_owned(),
+            cgroup: "/shakedown/1".to_owned(),
+            environment: [("PATH", "/bin"), ("SECRET", "s")].map(|(k, v)| (k.to_owned(), v.into())).into(),
+        }
+    }
+
+    fn plain() -> BuildArguments {
+        BuildArguments {
+            reference: "shakedown.test/x:1".to_owned(),
+            dockerfile: "/w/Dockerfile".into(),
+            context: "/w/a context".into(),
+            ..BuildArguments::default()
+        }
+    }
+
+    fn lines(invocations: &[Invocation]) -> Vec<String> {
+        invocations.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn builds_become_command_lines() {
+        let full = BuildArguments {
+            args: [("B", "two words; $x"), ("A", "")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            target: Some("release".to_owned()),
+            no_cache: true,
+            ..plain()
+        };
+        let tagged = BuildArguments { tags: vec!["a:1".to_owned(), "a:2".to_owned()], ..plain() };
+        let pushless = "/p/pushless build -t shakedown.test/x:1 -f /w/Dockerfile";
+        let docker = "/p/docker build --network host --progress plain -t shakedown.test/x:1 -f /w/Dockerfile";
+        let options = "--build-arg A= --build-arg 'B=two words; $x' --target release --no-cache";
+        for (id, arguments, expected) in [
+            ("pushless", &plain(), format!("{pushless} --progress plain '/w/a context'")),
+            ("pushless", &full, format!("{pushless} {options} --progress plain '/w/a context'")),
+            ("docker", &plain(), format!("{docker} '/w/a context'")),
+            ("docker", &full, format!("{docker} {options} '/w/a context'")),
+            ("docker", &tagged, format!("{docker} -t a:1 -t a:2 '/w/a context'")),
+        ] {
+            let planned = plan_build(&adapter(id), arguments, &surroundings());
+            assert_eq!(planned.map(|invocation| invocation.to_string()), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn a_command_sees_only_the_declared_environment() {
+        let invocation = plan_build(&adapter("pushless"), &plain(), &surroundings()).expect("a plan");
+        let env: Vec<(&str, &str)> = invocation
+            .env
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().expect("text")))
+            .collect();
+        assert_eq!(
+            env,
+            [
+                ("CONTAINERD_ADDRESS", "/c.sock"),
+                ("CONTAINERD_NAMESPACE", "k8s.io"),
+                ("PATH", "/bin"),
+                ("PUSHLESS_STATE_DIR", "/state"),
+            ]
+        );
+        assert_eq!(invocation.cwd, Path::new("/tmp/x"));
+    }
+
+    #[test]
+    fn an_argument_without_an_option_is_unsupported() {
+        let mut bare = adapter("docker");
+        bare.build.options = BuildOptions::default();
+        let with = |change: fn(&mut BuildArguments)| {
+            let mut arguments = plain();
+            change(&mut arguments);
+            arguments
+        };
+        for (arguments, capability) in [
+            (with(|build| drop(build.args.insert("A".to_owned(), String::new()))), Capability::BuildArgs),
+            (with(|build| build.target = Some("x".to_owned())), Capability::BuildTarget),
+            (with(|build| build.no_cache = true), Capability::BuildNoCache),
+            (with(|build| build.tags.push("a:1".to_owned())), Capability::BuildTags),
+        ] {
+            let unsupported = PlanError::Unsupported { adapter: "docker".to_owned(), capability };
+            assert_eq!(plan_build(&bare, &arguments, &surroundings()), Err(unsupported));
+        }
+        assert!(plan_build(&bare, &plain(), &surroundings()).is_ok());
+    }
+
+    #[test]
+    fn the_other_commands_are_planned_too() {
+        let (docker, pushless, around) = (adapter("docker"), adapter("pushless"), surroundings());
+        let deliver = plan_deliver(&docker, "a:1", &around).expect("a plan");
+        assert_eq!(
+            lines(&deliver),
+            [
+                "/p/docker save -o /tmp/x/image.tar a:1",
+                "/p/ctr -a /c.sock -n k8s.io images import /tmp/x/image.tar",
+            ]
+        );
+        assert_eq!(plan_deliver(&pushless, "a:1", &around), Ok(Vec::new()));
+        let seed = plan_seed(&docker, Path::new("/base.tar"), &around).expect("a plan");
+        assert_eq!(lines(&seed), ["/p/docker load -i /base.tar"]);
+        let prune = plan_prune(&pushless, &around).expect("a plan");
+        assert_eq!(lines(&prune), ["/p/pushless prune --all"]);
+        assert_eq!(plan_down(&docker, &around), Ok(Vec::new()));
+        let version = plan_version(&docker, &around).expect("a plan");
+        assert_eq!(version.to_string(), "/p/docker version --format '{{.Server.Version}}'");
+        assert_eq!(plan_cache_paths(&docker, &around), Ok(vec![PathBuf::from("/state/data")]));
+        let daemons = plan_up(&docker, &around).expect("a plan");
+        let [daemon] = daemons.as_slice() else { panic!("one daemon") };
+        assert_eq!(
+            daemon.invocation.to_string(),
+            "/p/dockerd --bridge none --iptables=false --ip6tables=false -H unix:///state/docker.sock --data-root \
+             /state/data --exec-root /state/exec -p /state/docker.pid --cgroup-parent /shakedown/1"
+        );
+        let PlannedReadiness::Command(ready) = &daemon.ready else { panic!("a command") };
+        assert_eq!((ready.to_string().as_str(), daemon.limit_s), ("/p/docker version", 60));
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let missing = PlanError::Unknown {
+            adapter: "pushless".to_owned(),
+            placeholder: "{program.pushless}".to_owned(),
+        };
+        assert_eq!(plan_build(&adapter("pushless"), &plain(), &Surroundings::default()), Err(missing));
+    }
+}

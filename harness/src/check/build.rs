@@ -205,3 +205,183 @@ fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.trim_end().lines().collect();
     quote(&lines[lines.len().saturating_sub(3)..].join("\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::document;
+
+    const ONE: &str = "11111111-1111-4111-8111-111111111111";
+    const TWO: &str = "22222222-2222-4222-8222-222222222222";
+
+    fn expect(text: &str) -> Expect {
+        document::parse(Path::new("expect.yaml"), text).unwrap_or_else(|error| panic!("{}", error.render()))
+    }
+
+    /// The findings for an image with the id `sha256:now` whose stamp /s holds [`ONE`].
+    fn findings(text: &str, exit_code: Option<i32>, image: bool, earlier: &[BuildRecord]) -> Vec<String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("s"), format!("{ONE}\n")).expect("a stamp");
+        std::fs::write(folder.path().join("t"), "no stamp").expect("a file");
+        let root = ImageRoot::open(folder.path()).expect("a root");
+        let config = json!({ "os": "linux" });
+        let image = image.then_some(ImageObservation { id: "sha256:now", config: &config, root: &root });
+        let exit_classes = BTreeMap::from([(1, BTreeSet::from([ExitClass::StepFailed]))]);
+        let log = "step 1\nerror: exit code 3\n";
+        let observed = BuildObservation { exit_code, log, exit_classes: &exit_classes, image };
+        let found = check_build(&expect(text), &observed, earlier).expect("readable files");
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    fn record(name: &str, image_id: &str, stamp: &str) -> BuildRecord {
+        let path = ImageFilePath::parse("/s").expect("a path");
+        BuildRecord {
+            name: Some(name.to_owned()),
+            image_id: image_id.to_owned(),
+            stamps: BTreeMap::from([(path, stamp.to_owned())]),
+        }
+    }
+
+    #[test]
+    fn the_outcome_is_compared_first() {
+        for (text, exit_code, image, expected) in [
+            ("{}", Some(0), true, &[][..]),
+            ("{}", Some(0), false, &["image.present: expected an image on the node, found none"]),
+            ("{}", Some(2), true, &["build.outcome: expected exit code 0, found exit code 2"]),
+            ("{}", None, true, &["build.outcome: expected exit code 0, found death by a signal"]),
+            ("outcome: {failure: {message_regex: exit code 3}}", Some(1), false, &[]),
+            (
+                "outcome: {failure: {message_regex: exit code 3}}",
+                Some(0),
+                true,
+                &["build.outcome: expected an exit code other than 0, found exit code 0"],
+            ),
+            (
+                "outcome: {failure: {message_regex: exit code 3}}",
+                None,
+                false,
+                &["build.outcome: expected an exit code other than 0, found death by a signal"],
+            ),
+            (
+                "outcome: {failure: {message_regex: code 4}}",
+                Some(1),
+                false,
+                &[
+                    r#"build.message: expected a match of /code 4/, found a log that ends with "step 1\nerror: exit code 3""#,
+                ],
+            ),
+            ("outcome: {failure: {exit_class: step_failed, message_regex: code}}", Some(1), false, &[]),
+            (
+                "outcome: {failure: {exit_class: usage, message_regex: code}}",
+                Some(1),
+                false,
+                &["build.exit_class: expected usage, found exit code 1, which stands for step_failed"],
+            ),
+            (
+                "outcome: {failure: {exit_class: usage, message_regex: code}}",
+                Some(9),
+                false,
+                &[
+                    "build.exit_class: expected usage, found exit code 9, which stands for nothing the adapter declares",
+                ],
+            ),
+        ] {
+            assert_eq!(findings(text, exit_code, image, &[]), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_log_is_compared_whatever_the_outcome() {
+        let text = "log: {contains: [step 1, step 2], absent: [step 3, error]}";
+        let expected = [
+            r#"log.contains: expected "step 2", found a log without it"#,
+            r#"log.absent: expected no "error", found it"#,
+        ];
+        assert_eq!(findings(text, Some(0), true, &[]), expected);
+        assert_eq!(findings(text, Some(1), true, &[])[..2], expected);
+    }
+
+    #[test]
+    fn the_config_and_the_files_are_compared() {
+        let text = "{image: {config: [{pointer: /os, equals: plan9}]}, files: [{path: /s, absent: true}]}";
+        assert_eq!(
+            findings(text, Some(0), true, &[]),
+            [
+                r#"image.config /os: expected "plan9", found "linux""#,
+                "file.absent /s: expected nothing, found a regular file"
+            ]
+        );
+    }
+
+    #[test]
+    fn image_ids_are_compared_with_those_of_named_builds() {
+        let earlier = [record("a", "sha256:old", TWO), record("b", "sha256:now", ONE)];
+        for (text, expected) in [
+            ("same_image_as_step: b", &[][..]),
+            ("same_image_as_step: a", &["image.same: expected sha256:old, found sha256:now"]),
+            ("same_image_as_step: c", &["image.same: expected the image of `c`, found sha256:now"]),
+            ("different_image_from_step: a", &[]),
+            (
+                "different_image_from_step: b",
+                &["image.different: expected another image than that of `b`, found sha256:now"],
+            ),
+            (
+                "different_image_from_step: c",
+                &["image.different: expected another image than that of `c`, found sha256:now"],
+            ),
+        ] {
+            assert_eq!(findings(text, Some(0), true, &earlier), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn executions_are_counted_by_stamps() {
+        let (fresh, cached) =
+            ("executions: [{stamp: /s, fresh: true}]", "executions: [{stamp: /s, fresh: false}]");
+        let (old, same) = (record("a", "i", TWO), record("b", "i", ONE));
+        for (text, earlier, expected) in [
+            (fresh, vec![], vec![]),
+            (fresh, vec![old.clone()], vec![]),
+            (
+                fresh,
+                vec![same.clone(), old.clone()],
+                vec![format!(
+                    "execution.fresh /s: expected a stamp that no earlier build has, found {ONE}, which is that of \
+                     build 1 of 2 before"
+                )],
+            ),
+            (cached, vec![old.clone(), same.clone()], vec![]),
+            (
+                cached,
+                vec![same, old],
+                vec![format!("execution.cached /s: expected {TWO}, found {ONE}")],
+            ),
+            (
+                cached,
+                vec![],
+                vec![format!(
+                    "execution.cached /s: expected the stamp of the build before, which has none, found {ONE}"
+                )],
+            ),
+            (
+                "executions: [{stamp: /t, fresh: true}]",
+                vec![],
+                vec![
+                    "execution.fresh /t: expected a stamp from /proc/sys/kernel/random/uuid, found \"no stamp\""
+                        .to_owned(),
+                ],
+            ),
+            (
+                "executions: [{stamp: /u, fresh: true}]",
+                vec![],
+                vec!["execution.fresh /u: expected a stamp from /proc/sys/kernel/random/uuid, found none".to_owned()],
+            ),
+        ] {
+            assert_eq!(findings(text, Some(0), true, &earlier), expected, "{text}");
+        }
+    }
+}

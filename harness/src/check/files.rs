@@ -128,3 +128,130 @@ fn word(kind: FileType) -> &'static str {
         FileType::Socket => "a socket",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
+
+    use super::*;
+    use crate::document;
+
+    /// An image root inside a folder that also holds what must never be seen.
+    fn example() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("root");
+        fs::create_dir_all(root.join("dir/sub")).expect("folders");
+        fs::write(folder.path().join("outside"), "outside").expect("a file");
+        fs::write(root.join("dir/file"), "text\n").expect("a file");
+        fs::write(root.join("target"), "inside").expect("a file");
+        fs::write(root.join("long"), "x".repeat(400)).expect("a file");
+        fs::set_permissions(root.join("dir/file"), fs::Permissions::from_mode(0o4750)).expect("a mode");
+        symlink("../outside", root.join("up")).expect("a link");
+        symlink("/dir", root.join("absolute")).expect("a link");
+        symlink("../../../dir", root.join("far")).expect("a link");
+        symlink("/../outside", root.join("escape")).expect("a link");
+        rustix::fs::mkfifoat(rustix::fs::CWD, root.join("pipe"), 0o600.into()).expect("a pipe");
+        folder
+    }
+
+    fn findings(root: &ImageRoot, text: &str) -> Vec<String> {
+        let expect: FileExpect = document::parse(Path::new("file.yaml"), text)
+            .unwrap_or_else(|error| panic!("{}", error.render()));
+        check_file(&expect, root).expect("readable files").iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_property_holds_and_is_seen_to_fail() {
+        let folder = example();
+        let root = ImageRoot::open(&folder.path().join("root")).expect("a root");
+        let digest = Sha256::of(b"text\n");
+        let holds = format!("{{path: /dir/file, type: file, mode: \"4750\", sha256: {digest}}}\n");
+        for (text, expected) in [
+            (holds.as_str(), &[][..]),
+            ("{path: /, type: directory}", &[]),
+            ("{path: /dir/file, text: \"text\\n\"}", &[]),
+            ("{path: /dir/file, regex: ^t.xt$}", &[]),
+            ("{path: /dir, entries: [sub, file]}", &[]),
+            ("{path: /up, type: symlink, link_target: ../outside}", &[]),
+            ("{path: /nothing, absent: true}", &[]),
+            ("{path: /dir/file/below, absent: true}", &[]),
+            // Links in the parents are followed as inside a chroot.
+            ("{path: /absolute/file, type: file}", &[]),
+            ("{path: /far/file, type: file}", &[]),
+            ("{path: /nothing, type: file}", &["file.present /nothing: expected something, found nothing"]),
+            ("{path: /up, absent: true}", &["file.absent /up: expected nothing, found a symbolic link"]),
+            ("{path: /dir, type: file}", &["file.type /dir: expected a regular file, found a folder"]),
+            ("{path: /dir/file, mode: \"0750\"}", &["file.mode /dir/file: expected 0750, found 4750"]),
+            (
+                "{path: /dir/file, text: text}",
+                &[r#"file.content /dir/file: expected "text", found "text\n""#],
+            ),
+            (
+                "{path: /dir/file, regex: ^ext}",
+                &[r#"file.content /dir/file: expected a match of /^ext/, found "text\n""#],
+            ),
+            ("{path: /dir, text: a}", &["file.content /dir: expected a regular file, found a folder"]),
+            // Reading a pipe would wait for ever.
+            ("{path: /pipe, text: a}", &["file.content /pipe: expected a regular file, found a named pipe"]),
+            (
+                "{path: /escape, text: outside}",
+                &["file.content /escape: expected a regular file, found a symbolic link"],
+            ),
+            (
+                "{path: /up, link_target: outside}",
+                &[r#"file.link_target /up: expected "outside", found "../outside""#],
+            ),
+            (
+                "{path: /dir, link_target: outside}",
+                &[r#"file.link_target /dir: expected "outside", found a folder"#],
+            ),
+            (
+                "{path: /dir, entries: [file]}",
+                &[r#"file.entries /dir: expected ["file"], found ["file", "sub"]"#],
+            ),
+            ("{path: /pipe, entries: []}", &["file.entries /pipe: expected [], found a named pipe"]),
+        ] {
+            assert_eq!(findings(&root, text), expected, "{text}");
+        }
+        let other = Sha256::of(b"other");
+        assert_eq!(
+            findings(&root, &format!("{{path: /dir/file, sha256: {other}}}")),
+            [format!("file.content /dir/file: expected sha256 {other}, found sha256 {digest}")]
+        );
+        let long = findings(&root, "{path: /long, text: x}").concat();
+        assert!(long.ends_with("\" (the first 300 of 400 characters)"), "{long}");
+    }
+
+    #[test]
+    fn owners_and_times_hold_and_are_seen_to_fail() {
+        let folder = example();
+        let path = folder.path().join("root/target");
+        let root = ImageRoot::open(&folder.path().join("root")).expect("a root");
+        let found = path.metadata().expect("a file");
+        let (uid, gid, mtime) = (found.uid(), found.gid(), found.mtime());
+        let text = |plus: u32| {
+            let mtime = mtime + i64::from(plus);
+            format!("{{path: /target, uid: {}, gid: {}, mtime_s: {mtime}}}", uid + plus, gid + plus)
+        };
+        assert_eq!(findings(&root, &text(0)), [""; 0]);
+        assert_eq!(
+            findings(&root, &text(1)),
+            [
+                format!("file.uid /target: expected {}, found {uid}", uid + 1),
+                format!("file.gid /target: expected {}, found {gid}", gid + 1),
+                format!("file.mtime /target: expected {}, found {mtime}", mtime + 1),
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_outside_the_root_is_ever_read() {
+        let folder = example();
+        let root = ImageRoot::open(&folder.path().join("root")).expect("a root");
+        symlink("..", folder.path().join("root/parent")).expect("a link");
+        assert_eq!(findings(&root, "{path: /parent/outside, absent: true}"), [""; 0]);
+        assert_eq!(findings(&root, "{path: /parent/target, text: inside}"), [""; 0]);
+    }
+}

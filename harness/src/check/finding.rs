@@ -123,3 +123,31 @@ impl fmt::Display for Assertion {
         out.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The comparisons' own tests, whose quoted findings show that an assertion has been seen to fail.
+    const SOURCES: [&str; 4] = [
+        include_str!("build.rs"),
+        include_str!("files.rs"),
+        include_str!("config.rs"),
+        include_str!("pod.rs"),
+    ];
+
+    #[test]
+    fn every_assertion_is_seen_to_fail_by_some_test() {
+        for assertion in Assertion::ALL {
+            let quoted = [
+                format!("{assertion}: expected"),
+                format!("{assertion} /"),
+                format!("{assertion} {{pointer}}"),
+            ];
+            assert!(
+                SOURCES.iter().any(|source| quoted.iter().any(|text| source.contains(text))),
+                "no test shows a finding of {assertion}"
+            );
+        }
+    }
+}

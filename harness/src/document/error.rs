@@ -34,11 +34,11 @@ impl DocumentError {
 
 /// One mistake in a document, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("parse {file}:{line}:{column}: {message}", file = file.display())]
+#[error("parse {place}: {message}", place = self.place())]
 pub struct Invalid {
     /// The document.
     pub file: PathBuf,
-    /// Line from 1; 0 when the mistake has no place, such as an empty file.
+    /// Line from 1; 0 when the mistake is one of the whole document.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
@@ -53,6 +53,11 @@ pub struct Invalid {
 }
 
 impl Invalid {
+    /// A mistake of the whole document, such as two keys that do not go together.
+    pub fn of_document(file: &Path, message: String) -> Self {
+        Self::new(file, "", 0, 0, message)
+    }
+
     /// A mistake at a place of `text`; the line is copied out for the snippet.
     pub fn new(file: &Path, text: &str, line: usize, column: usize, message: String) -> Self {
         let source_line = line.checked_sub(1).and_then(|index| text.lines().nth(index)).unwrap_or_default();
@@ -82,12 +87,17 @@ impl Invalid {
         self
     }
 
+    /// `file:line:column`, or the file alone for a mistake of the whole document.
+    fn place(&self) -> String {
+        let file = self.file.display();
+        if self.line == 0 { file.to_string() } else { format!("{file}:{}:{}", self.line, self.column) }
+    }
+
     /// The mistake with its snippet, in the manner of a compiler.
     pub fn render(&self) -> String {
         let mut out = format!("error: {}\n", self.message);
         let gutter = " ".repeat(self.line.to_string().len());
-        writeln!(out, "{gutter}--> {}:{}:{}", self.file.display(), self.line, self.column)
-            .expect("invariant: writing to a String succeeds");
+        writeln!(out, "{gutter}--> {}", self.place()).expect("invariant: writing to a String succeeds");
         if self.line > 0 {
             let before = " ".repeat(self.column.saturating_sub(1));
             let carets = "^".repeat(self.word_length());

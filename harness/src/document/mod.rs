@@ -27,4 +27,6 @@ mod yaml;
 pub use error::{DocumentError, Invalid};
 pub use located::Located;
 pub use version::ApiVersion;
+#[cfg(test)]
+pub(crate) use yaml::parse_untyped;
 pub use yaml::{files_under, parse, read};

@@ -38,6 +38,13 @@ pub fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Box<Inva
         .map_err(|error| Box::new(explain(file, text, error.without_snippet())))
 }
 
+/// A document as JSON, for comparing it with a schema.
+#[cfg(test)]
+pub(crate) fn parse_untyped(text: &str) -> serde_json::Value {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).expect("valid YAML")
+}
+
 /// All YAML files below `root`, sorted, as paths relative to it.
 ///
 /// # Errors

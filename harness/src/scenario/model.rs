@@ -142,7 +142,7 @@ impl Scenario {
     /// Checks the rules that serde cannot see. `text` is the document, for the snippet.
     pub(super) fn check(&self, file: &Path, text: &str) -> Result<(), Box<Invalid>> {
         let at = |line, column, message: String| Box::new(Invalid::new(file, text, line, column, message));
-        let top = |message| at(1, 1, message);
+        let top = |message| Box::new(Invalid::of_document(file, message));
         if self.builds().next().is_none() {
             return Err(top("a scenario needs at least one build step".to_owned()));
         }

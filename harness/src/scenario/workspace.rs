@@ -216,3 +216,74 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), WorkspaceError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::document;
+
+    fn scenario(context: &str) -> Scenario {
+        let text = format!(
+            "{{api_version: shakedown/v1, kind: Scenario, id: a/b, title: t, spec: s, level: must, \
+             dockerfile: {{text: \"FROM {{base}}\"}}, steps: [{{build: {{}}}}], context: {context}}}"
+        );
+        document::parse(Path::new("a/b.yaml"), &text).unwrap_or_else(|error| panic!("{}", error.render()))
+    }
+
+    fn mutations(text: &str) -> Vec<Mutation> {
+        document::parse(Path::new("m.yaml"), text).unwrap_or_else(|error| panic!("{}", error.render()))
+    }
+
+    #[test]
+    fn a_context_is_laid_out_over_a_folder_and_changed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let scenarios = folder.path().join("scenarios");
+        fs::create_dir_all(scenarios.join("contexts/app/sub")).expect("folders");
+        fs::write(scenarios.join("contexts/app/sub/kept"), "kept").expect("a file");
+        fs::write(scenarios.join("contexts/app/replaced"), "old").expect("a file");
+        set_mode(&scenarios.join("contexts/app/sub/kept"), 0o750).expect("a mode");
+        symlink("sub/kept", scenarios.join("contexts/app/link")).expect("a link");
+        let scenario = scenario(
+            "{directory: contexts/app, files: [{path: replaced, text: \"{nonce} {base}\"}, \
+             {path: deep/er/file, base64: AP8=, mode: \"4711\", mtime_s: 7}, {path: empty, directory: true}, \
+             {path: dangling, symlink: no/where}, {path: noise, random_bytes: {size_bytes: 9, seed: 1}}]}",
+        );
+        let work = folder.path().join("work");
+        fs::create_dir(&work).expect("a folder");
+        let substitutions = Substitutions { base: "b:1".to_owned(), ..Substitutions::default() };
+        let mut workspace =
+            Workspace::lay_out(&scenario, &scenarios, &work, substitutions).expect("a context");
+        let at = |path: &str| work.join("context").join(path);
+        assert_eq!(fs::read_to_string(at("replaced")).expect("a file"), "{nonce} b:1");
+        assert_eq!(fs::read(at("deep/er/file")).expect("a file"), [0, 255]);
+        let file = at("deep/er/file").metadata().expect("a file");
+        assert_eq!((file.mode() & 0o7777, file.mtime()), (0o4711, 7));
+        assert_eq!(at("deep").metadata().expect("a folder").mode() & 0o7777, 0o755);
+        assert_eq!(at("sub/kept").metadata().expect("a file").mode() & 0o7777, 0o750);
+        assert_eq!(fs::read_link(at("link")).expect("a link"), Path::new("sub/kept"));
+        assert_eq!(fs::read_link(at("dangling")).expect("a link"), Path::new("no/where"));
+        assert_eq!(at("noise").metadata().expect("a file").len(), 9);
+        let build = scenario.builds().next().expect("a build");
+        let dockerfile = workspace.dockerfile(&scenario, build).expect("a Dockerfile");
+        assert_eq!(dockerfile, work.join("Dockerfile"));
+        assert_eq!(fs::read_to_string(dockerfile).expect("a Dockerfile"), "FROM b:1");
+
+        workspace.set_nonce("42");
+        workspace
+            .mutate(&mutations(
+                "[{write: {path: link, text: \"{nonce}\"}}, {delete: {path: deep}}, \
+                 {touch: {path: dangling, mtime_s: 5}}, {chmod: {path: replaced, mode: \"600\"}}]",
+            ))
+            .expect("changes");
+        // The link was replaced, not written through.
+        assert_eq!(fs::read_to_string(at("link")).expect("a file"), "42");
+        assert_eq!(fs::read_to_string(at("sub/kept")).expect("a file"), "kept");
+        assert!(!at("deep").exists());
+        assert_eq!(at("dangling").symlink_metadata().expect("a link").mtime(), 5);
+        assert_eq!(at("replaced").metadata().expect("a file").mode() & 0o7777, 0o600);
+        let error = workspace.mutate(&mutations("[{delete: {path: deep}}]")).expect_err("it is gone");
+        assert_eq!(error.to_string(), format!("remove {} in the build context", at("deep").display()));
+    }
+}
