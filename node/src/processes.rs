@@ -41,12 +41,64 @@ fn parse_stat(pid: i32, stat: &str) -> Option<Process> {
     Some(Process { pid, parent: fields.next()?.parse().ok()?, comm: comm.to_owned() })
 }
 
+/// A variable in the environment of a program and of everything that it starts, by which they can be found and killed.
+///
+/// Stronger than a process group, which a daemon leaves with `setsid`, and than the tree of parents, which it leaves by
+/// a double fork.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessMarker {
+    value: String,
+}
+
+impl ProcessMarker {
+    /// The variable's name.
+    pub const VARIABLE: &'static str = "SHAKEDOWN_PROCESS_MARKER";
+
+    /// A marker that no other program of this machine has.
+    pub fn unique() -> Self {
+        Self { value: crate::run_directory::RunId::random().to_string() }
+    }
+
+    /// The variable's value.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// Every process with the marker, and the children of those, which may have an environment of their own.
+    ///
+    /// # Errors
+    /// `/proc` could not be listed.
+    pub fn processes(&self) -> io::Result<Vec<i32>> {
+        let entry = format!("{}={}", Self::VARIABLE, self.value);
+        family(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes())
+        })
+    }
+
+    /// Sends `SIGKILL` to all of them once, and says how many there were.
+    ///
+    /// # Errors
+    /// As [`ProcessMarker::processes`].
+    pub fn kill_all(&self) -> io::Result<usize> {
+        let found = self.processes()?;
+        found.iter().copied().for_each(kill);
+        Ok(found.len())
+    }
+}
+
 /// The shims that serve the containerd at `socket`, and every process below them.
 pub(crate) fn shims_and_their_children(socket: &Path) -> io::Result<Vec<i32>> {
+    // A container's first process is a child of its shim.
+    family(|pid| is_shim_of(pid, socket))
+}
+
+/// The processes that `belongs` picks, and their descendants.
+fn family(belongs: impl Fn(i32) -> bool) -> io::Result<Vec<i32>> {
     let processes = all()?;
     let mut family: HashSet<i32> =
-        processes.iter().map(|process| process.pid).filter(|pid| is_shim_of(*pid, socket)).collect();
-    // A container's first process is a child of its shim, so one round per generation finds them all.
+        processes.iter().map(|process| process.pid).filter(|pid| belongs(*pid)).collect();
+    // One round per generation finds them all.
     loop {
         let before = family.len();
         for process in &processes {
