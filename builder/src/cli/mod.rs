@@ -1,2 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Empty until its first slice lands.
+//! The command line: arguments to requests, events to progress, errors to diagnostics and exit codes.
+
+mod args;
+mod command;
+mod exit;
+mod progress;
+mod start;
+mod stats;
+
+pub use exit::ExitCode;
+pub use start::main;

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a stage starts from when it starts from an image: found in containerd, else pulled through CRI, and pinned.
+//!
+//! A base that was used once stays usable offline: its snapshot is pinned with references to manifest, config and
+//! layers, and remembers under which names it was used, so that it is found even after the kubelet's image collection
+//! has removed the image record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Mutex, OnceCell};
+
+use super::error::BuildError;
+use super::session::Session;
+use crate::diagnostic::Location;
+use crate::image::{
+    ChainId, Descriptor, DiffId, Digest, Document, ImageConfig, ImageReference, Index, Manifest,
+    ManifestOrIndex, Platform,
+};
+use crate::store::{Labels, labels};
+
+/// Manifests and configs are documents of a few kilobytes; what is larger is not one.
+const DOCUMENT_LIMIT_BYTES: u64 = 8 << 20;
+
+/// A layer as the manifest names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImageLayer {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) diff_id: DiffId,
+}
+
+/// An image to build on, ready in the snapshotter.
+#[derive(Debug)]
+pub(crate) struct BaseImage {
+    pub(crate) config: ImageConfig,
+    pub(crate) layers: Vec<ImageLayer>,
+    pub(crate) chain: Option<ChainId>,
+}
+
+/// The bases of one build, each resolved once however many stages use it.
+#[derive(Debug, Default)]
+pub(crate) struct Bases {
+    cells: Mutex<BTreeMap<ImageReference, Arc<OnceCell<Arc<BaseImage>>>>>,
+}
+
+impl Bases {
+    /// The base called `reference`; `location` is the word of the Dockerfile that names it.
+    pub(crate) async fn get(
+        &self,
+        session: &Session,
+        reference: &ImageReference,
+        location: &Location,
+    ) -> Result<Arc<BaseImage>, BuildError> {
+        let cell = self.cells.lock().await.entry(reference.clone()).or_default().clone();
+        let base =
+            cell.get_or_try_init(|| async { resolve(session, reference, location).await.map(Arc::new) });
+        base.await.cloned()
+    }
+}
+
+async fn resolve(
+    session: &Session,
+    reference: &ImageReference,
+    location: &Location,
+) -> Result<BaseImage, BuildError> {
+    let platform = Platform::of_this_node();
+    let manifest = match find_local(session, reference).await? {
+        Some(target) => read_manifest(session, reference, target, &platform, location).await?,
+        None => {
+            let target = match remembered(session, reference).await? {
+                Some(target) => target,
+                None => pull(session, reference, location).await?,
+            };
+            read_manifest(session, reference, target, &platform, location).await?
+        }
+    };
+    let config = read(session, manifest.value().config.digest).await?;
+    let config = Document::<ImageConfig>::parse(config).map_err(|source| BuildError::BaseImage {
+        reference: reference.clone(),
+        location: Box::new(location.clone()),
+        source,
+    })?;
+    let diff_ids = config.value().rootfs.diff_ids.clone();
+    let descriptors = &manifest.value().layers;
+    if descriptors.len() != diff_ids.len() {
+        return Err(BuildError::BaseLayers {
+            reference: reference.clone(),
+            location: Box::new(location.clone()),
+            descriptors: descriptors.len(),
+            diff_ids: diff_ids.len(),
+        });
+    }
+    let layers: Vec<ImageLayer> = descriptors
+        .iter()
+        .zip(diff_ids)
+        .map(|(descriptor, diff_id)| ImageLayer { descriptor: descriptor.clone(), diff_id })
+        .collect();
+    let chain = pin(session, reference, manifest.digest(), manifest.value().config.digest, &layers).await?;
+    Ok(BaseImage { config: config.value().clone(), layers, chain })
+}
+
+/// The record under the full name, or under the very text that an importing tool may have stored without normalising.
+async fn find_local(session: &Session, reference: &ImageReference) -> Result<Option<Descriptor>, BuildError> {
+    let mut names = vec![reference.to_string()];
+    for other in [reference.familiar(), reference.familiar().trim_end_matches(":latest").to_owned()] {
+        if !names.contains(&other) {
+            names.push(other);
+        }
+    }
+    for name in &names {
+        if let Some(record) = session.store.image(name).await? {
+            return Ok(Some(record.target));
+        }
+    }
+    Ok(None)
+}
+
+/// What this name led to the last time, if that is still pinned.
+async fn remembered(session: &Session, reference: &ImageReference) -> Result<Option<Descriptor>, BuildError> {
+    let label = base_label(reference);
+    let snapshots = session.store.snapshots(&[&format!("labels.\"{label}\"")]).await?;
+    let newest = snapshots
+        .iter()
+        .filter_map(|snapshot| {
+            let (digest, used_s) = snapshot.labels.get(&label)?.split_once(' ')?;
+            Some((used_s.parse::<u64>().ok()?, digest.parse::<Digest>().ok()?))
+        })
+        .max_by_key(|(used_s, _)| *used_s);
+    let Some((_, digest)) = newest else { return Ok(None) };
+    let info = session.store.content_info(digest).await?;
+    Ok(info.map(|info| Descriptor::new(crate::image::media_type::MANIFEST, digest, info.size_bytes)))
+}
+
+async fn pull(
+    session: &Session,
+    reference: &ImageReference,
+    location: &Location,
+) -> Result<Descriptor, BuildError> {
+    let location = || Box::new(location.clone());
+    let Some(cri) = &session.cri else {
+        return Err(BuildError::BaseAbsent {
+            reference: reference.clone(),
+            location: location(),
+            namespace: session.store.namespace().to_owned(),
+        });
+    };
+    session.events.notice(format!("{reference} is not in containerd; pulling it through CRI"));
+    let pulled = cri.pull(reference).await;
+    pulled.map_err(|source| BuildError::Pull {
+        reference: reference.clone(),
+        location: location(),
+        source,
+    })?;
+    find_local(session, reference).await?.ok_or_else(|| BuildError::BaseAbsent {
+        reference: reference.clone(),
+        location: location(),
+        namespace: session.store.namespace().to_owned(),
+    })
+}
+
+async fn read_manifest(
+    session: &Session,
+    reference: &ImageReference,
+    target: Descriptor,
+    platform: &Platform,
+    location: &Location,
+) -> Result<Document<Manifest>, BuildError> {
+    let wrong = |source| BuildError::BaseImage {
+        reference: reference.clone(),
+        location: Box::new(location.clone()),
+        source,
+    };
+    let mut target = target;
+    // An index may hold an index, but hardly one in one in one.
+    for _ in 0..3 {
+        let raw = read(session, target.digest).await?;
+        match ManifestOrIndex::parse(raw, &target.media_type).map_err(wrong)? {
+            ManifestOrIndex::Manifest(manifest) => return Ok(*manifest),
+            ManifestOrIndex::Index(index) => target = choose(&index, platform, reference, location)?,
+        }
+    }
+    Err(BuildError::BaseNesting { reference: reference.clone(), location: Box::new(location.clone()) })
+}
+
+fn choose(
+    index: &Document<Index>,
+    platform: &Platform,
+    reference: &ImageReference,
+    location: &Location,
+) -> Result<Descriptor, BuildError> {
+    index.value().choose(platform).cloned().ok_or_else(|| BuildError::BasePlatform {
+        reference: reference.clone(),
+        location: Box::new(location.clone()),
+        platform: platform.to_string(),
+        offered: index
+            .value()
+            .manifests
+            .iter()
+            .filter_map(|manifest| manifest.platform.as_ref())
+            .map(ToString::to_string)
+            .collect(),
+    })
+}
+
+async fn read(session: &Session, digest: Digest) -> Result<Vec<u8>, BuildError> {
+    Ok(session.store.read_content(digest, DOCUMENT_LIMIT_BYTES).await?)
+}
+
+/// Makes sure that the base is unpacked and stays: writes nothing when that was so before.
+async fn pin(
+    session: &Session,
+    reference: &ImageReference,
+    manifest: Digest,
+    config: Digest,
+    layers: &[ImageLayer],
+) -> Result<Option<ChainId>, BuildError> {
+    let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+    let Some(chain) = ChainId::stack(&diff_ids).last().copied() else { return Ok(None) };
+    let name_label = base_label(reference);
+    let present = session.store.snapshot(&chain.to_string()).await?;
+    if let Some(snapshot) = &present
+        && snapshot.labels.contains_key(labels::GC_ROOT)
+        && snapshot.labels.get(&name_label).is_some_and(|value| value.starts_with(&manifest.to_string()))
+    {
+        return Ok(Some(chain));
+    }
+    let used_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut pins = Labels::from([
+        labels::gc_root(),
+        labels::content_reference("base.manifest", manifest),
+        labels::content_reference("base.config", config),
+        (name_label, format!("{manifest} {used_s}")),
+    ]);
+    for (number, layer) in layers.iter().enumerate() {
+        pins.extend([labels::content_reference(&format!("base.l{number}"), layer.descriptor.digest)]);
+    }
+    if present.is_some() {
+        session.store.update_snapshot_labels(&chain.to_string(), &pins, &[]).await?;
+    } else {
+        session.events.notice(format!("unpacking {reference}"));
+        let layers: Vec<_> = layers.iter().map(|layer| (layer.descriptor.clone(), layer.diff_id)).collect();
+        session.store.unpack(&layers, &pins).await?;
+    }
+    Ok(Some(chain))
+}
+
+/// A label key must not grow with the name, so it carries a hash of it.
+fn base_label(reference: &ImageReference) -> String {
+    format!("{}{}", labels::BASE_PREFIX, &blake3::hash(reference.to_string().as_bytes()).to_hex()[..16])
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One build from request to image: plan, stages side by side, finish, upkeep.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::base::Bases;
+use super::cancel::Cancel;
+use super::collect;
+use super::context::BuildContext;
+use super::error::BuildError;
+use super::event::{Event, EventSink};
+use super::finish::{BuiltImage, finish};
+use super::layer_step::join;
+use super::prune::Upkeep;
+use super::request::BuildRequest;
+use super::session::{NodePaths, Session};
+use super::stage::{Build, StageImage, StageResults, StageRun, step_count};
+use crate::cache::{BuildResult, ResultLog};
+use crate::context::DockerfileSource;
+use crate::dockerfile::{self, Dockerfile};
+use crate::image::Platform;
+use crate::plan::{Plan, PlanRequest, StageId, plan};
+use crate::store::Store;
+
+/// How often a build starts over because cached results turned out to be gone.
+const ATTEMPTS: usize = 3;
+
+/// Builds what `request` asks for.
+///
+/// # Errors
+/// [`BuildError`]; nothing of the build is left behind then but finished steps in the cache.
+pub async fn build(
+    request: BuildRequest,
+    store: &Store,
+    paths: &NodePaths,
+    events: &EventSink,
+    cancel: &Cancel,
+) -> Result<BuiltImage, BuildError> {
+    let source = DockerfileSource::load(&request.context, request.dockerfile.as_deref())?;
+    let dockerfile = dockerfile::parse(&source.path.display().to_string(), &source.text)
+        .map_err(BuildError::Dockerfile)?;
+    for notice in &dockerfile.notices {
+        events.notice(notice.to_string());
+    }
+    let plan = plan(
+        &dockerfile,
+        &PlanRequest {
+            target: request.target.clone(),
+            build_args: request.build_args.clone(),
+            platform_args: platform_args(),
+        },
+    )
+    .map_err(BuildError::Dockerfile)?;
+    if !plan.unused_build_args.is_empty() {
+        events
+            .notice(format!("no ARG asks for these build arguments: {}", plan.unused_build_args.join(", ")));
+    }
+
+    let _in_use = paths.state.lock_shared()?;
+    store.ensure_namespace().await?;
+    collect::collect(store, &paths.state, &paths.run_dir).await?;
+    let upkeep = Upkeep { store, state: &paths.state };
+    upkeep.restore_index().await?;
+
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let context =
+            BuildContext::new(request.context.clone(), source.path.clone(), paths.state.stat_caches());
+        let session =
+            Session::new(request.clone(), store.clone(), paths.clone(), events.clone(), cancel.clone())?;
+        match attempt(session, dockerfile.clone(), plan.clone(), context).await {
+            Err(BuildError::Stale { hits }) if attempts < ATTEMPTS => {
+                forget_stale(store, paths, &hits).await?;
+                events.notice("cached steps are gone from containerd; building them again");
+            }
+            Ok(done) => {
+                drop(_in_use);
+                if done.is_new {
+                    let limits = request.cache_limits;
+                    let name = request.name.to_string();
+                    upkeep.after_build(&name, limits, done.snapshots.as_deref()).await?;
+                }
+                events.send(Event::Finished {
+                    name: request.name.to_string(),
+                    image_id: done.image.image_id,
+                    manifest: done.image.manifest,
+                    visible: done.image.visible,
+                });
+                return Ok(done.image);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A successful attempt.
+struct Done {
+    image: BuiltImage,
+    /// Whether it led to something else than the build before it.
+    is_new: bool,
+    /// A place on the file system of the snapshots, if any was touched.
+    snapshots: Option<std::path::PathBuf>,
+}
+
+async fn attempt(
+    session: Session,
+    dockerfile: Dockerfile,
+    plan: Plan,
+    context: BuildContext,
+) -> Result<Done, BuildError> {
+    let mut first_steps = BTreeMap::new();
+    let mut next = 1;
+    for stage in &plan.stages {
+        first_steps.insert(stage.id, next);
+        next += step_count(stage);
+    }
+    let build = Arc::new(Build { session, dockerfile, plan, bases: Bases::default(), context, first_steps });
+    let outcome = run_stages(&build).await;
+    build.context.save();
+    let closed = build.session.close().await;
+    let manifest = outcome.as_ref().ok().map(|image| image.manifest);
+    let result =
+        BuildResult::new(build.session.request.name.to_string(), manifest, build.session.used_chains());
+    let worth_recording = outcome.is_ok() || !result.chains.is_empty();
+    let recorded = if worth_recording {
+        ResultLog::new(build.session.paths.state.results()).record(result)
+    } else {
+        Ok(false)
+    };
+    // The build's own failure is the one to tell.
+    let image = outcome?;
+    closed?;
+    Ok(Done { image, is_new: recorded?, snapshots: build.session.snapshot_path() })
+}
+
+/// Runs every stage as a task of its own, each waiting for those it needs.
+async fn run_stages(build: &Arc<Build>) -> Result<BuiltImage, BuildError> {
+    let mut senders = BTreeMap::new();
+    let mut results = StageResults::new();
+    for stage in &build.plan.stages {
+        let (sender, receiver) = watch::channel(None);
+        senders.insert(stage.id, sender);
+        results.insert(stage.id, receiver);
+    }
+    let results = Arc::new(results);
+    let mut tasks = JoinSet::new();
+    for (id, sender) in senders {
+        tasks.spawn(run_stage(build.clone(), results.clone(), id, sender));
+    }
+    let mut image = None;
+    let mut failure: Option<BuildError> = None;
+    while let Some(ended) = tasks.join_next().await {
+        match join(ended)? {
+            Ok(built) => image = image.or(built),
+            // Whoever waits for a failed stage only says so; the stage itself says why.
+            Err(BuildError::DependencyFailed) if failure.is_some() => {}
+            Err(error) => {
+                if failure.as_ref().is_none_or(|first| matches!(first, BuildError::DependencyFailed)) {
+                    failure = Some(error);
+                }
+            }
+        }
+    }
+    match (failure, image) {
+        (Some(error), _) => Err(error),
+        (None, Some(image)) => Ok(image),
+        (None, None) => Err(BuildError::StageUnplanned { stage: build.plan.target }),
+    }
+}
+
+async fn run_stage(
+    build: Arc<Build>,
+    results: Arc<StageResults>,
+    id: StageId,
+    sender: watch::Sender<Option<Arc<StageImage>>>,
+) -> Result<Option<BuiltImage>, BuildError> {
+    let planned = build.plan.stage(id).ok_or(BuildError::StageUnplanned { stage: id })?;
+    let mut run = StageRun::start(&build, planned, &results).await?;
+    run.run().await?;
+    if id == build.plan.target {
+        return finish(run).await.map(Some);
+    }
+    run.settle().await?;
+    sender.send_replace(Some(Arc::new(run.image)));
+    Ok(None)
+}
+
+/// Drops the records of hits whose snapshot or blob is gone.
+async fn forget_stale(
+    store: &Store,
+    paths: &NodePaths,
+    hits: &[(crate::cache::StepKey, crate::cache::StepRecord)],
+) -> Result<(), BuildError> {
+    let index = crate::cache::StepIndex::new(paths.state.steps());
+    for (key, record) in hits {
+        let present = store.snapshot(&record.chain.to_string()).await?.is_some()
+            && store.content_info(record.diff_id.0).await?.is_some();
+        if !present {
+            index.remove(*key)?;
+        }
+    }
+    Ok(())
+}
+
+/// The platform arguments of a build for this node.
+fn platform_args() -> BTreeMap<String, String> {
+    let platform = Platform::of_this_node();
+    let mut args = BTreeMap::new();
+    for side in ["BUILD", "TARGET"] {
+        args.insert(format!("{side}PLATFORM"), platform.to_string());
+        args.insert(format!("{side}OS"), platform.os.clone());
+        args.insert(format!("{side}ARCH"), platform.architecture.clone());
+        args.insert(format!("{side}VARIANT"), platform.variant.clone());
+    }
+    args
+}
