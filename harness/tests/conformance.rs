@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use confine::Confinement;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use shakedown::adapter::{self, Environment};
+use shakedown::cluster::{Cluster, ClusterOptions};
 use shakedown::scenario::{self, Scenario};
 use shakedown::trial::{Cancellation, Candidate, Column, Executor, NodeSide, chain, describe};
-use shakedown_node::{BaseImage, ContainerdBinaries, Node, NodeOptions};
+use shakedown_node::{BaseImage, ContainerdBinaries};
 use shakedown_report::Verdict;
 use tokio::runtime::Runtime;
 
@@ -90,9 +91,7 @@ struct Stage {
 
 struct Ready {
     runtime: Runtime,
-    node: Node,
-    side: NodeSide,
-    base: String,
+    cluster: Cluster,
     columns: Vec<Column>,
     out: tempfile::TempDir,
 }
@@ -114,11 +113,11 @@ impl Stage {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let ready = self.ready.get_or_init(|| self.make_ready()).as_ref()?;
         let executor = Executor {
-            node: &ready.side,
+            node: NodeSide::of(&ready.cluster),
             scenarios: &self.scenarios,
             out: ready.out.path(),
             run: "conformance",
-            base: &ready.base,
+            base: BaseImage::BUSYBOX,
             cancellation: &self.cancellation,
         };
         let finished = ready.runtime.block_on(executor.attempt(scenario, &ready.columns[column], 1));
@@ -156,39 +155,32 @@ impl Stage {
             .map_err(|error| shown(&error))?;
         let out = tempfile::tempdir().map_err(|error| shown(&error))?;
         let binaries = ContainerdBinaries::find("SHAKEDOWN_CONTAINERD").map_err(|error| shown(&error))?;
-        let bases = [BaseImage::busybox().map_err(|error| shown(&error))?];
-        let pause = BaseImage::pause().map_err(|error| shown(&error))?;
-        let parent = out.path().join("nodes");
-        let (node, side, columns) = runtime.block_on(async {
-            let node =
-                Node::start(NodeOptions::new(binaries, parent)).await.map_err(|error| shown(&error))?;
-            for image in bases.iter().chain([&pause]) {
-                node.seed(image).await.map_err(|error| shown(&error))?;
-            }
-            let side = NodeSide::connect(&node).await.map_err(|error| format!("{error:?}"))?;
+        let parent_dir = out.path().join("nodes");
+        let (cluster, columns) = runtime.block_on(async {
+            let options = ClusterOptions { binaries, parent_dir, keep: false };
+            let cluster = Cluster::start(options).await.map_err(|error| shown(&error))?;
             let mut columns = Vec::new();
             for candidate in &self.candidates {
                 let logs = out.path().join("logs");
                 let prepared =
-                    Column::prepare(candidate, &node, &bases, &logs, &self.environment, &self.cancellation);
+                    Column::prepare(candidate, &cluster, &logs, &self.environment, &self.cancellation);
                 columns.push(prepared.await);
             }
-            Ok::<_, String>((node, side, columns))
+            Ok::<_, String>((cluster, columns))
         })?;
-        let [base] = bases;
-        Ok(Ready { runtime, node, side, base: base.reference().to_owned(), columns, out })
+        Ok(Ready { runtime, cluster, columns, out })
     }
 
     fn put_away(self) {
-        let Some(Ok(Ready { runtime, node, columns, .. })) = self.ready.into_inner() else { return };
+        let Some(Ok(Ready { runtime, cluster, columns, .. })) = self.ready.into_inner() else { return };
         runtime.block_on(async {
             for column in columns {
                 if let Some(trouble) = column.put_away().await {
                     eprintln!("{trouble}");
                 }
             }
-            if let Err(error) = node.stop().await {
-                eprintln!("stop the node: {}", chain(&error));
+            if let Err(error) = cluster.stop().await {
+                eprintln!("stop the cluster: {}", chain(&error));
             }
         });
     }

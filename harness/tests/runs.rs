@@ -113,7 +113,7 @@ build:
     fn run(&self) -> Command {
         let mut command = self.command("run");
         command.arg("--out").arg(self.path().join("out"));
-        command.env("SHAKEDOWN_STATE_DIR", self.path().join("state"));
+        command.env("SHAKEDOWN_RUNS_DIR", self.path().join("state"));
         command
     }
 

@@ -12,12 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::doctor::find_containerd;
 use super::{Places, RunArguments, Selection};
 use crate::adapter::Environment;
-use crate::trial::{
-    Cancellation, Candidate, Conclusion, Journal, Request, chain, conduct, default_parent_dir,
-};
-
-/// The environment variable that names the folder of the nodes.
-const STATE_VARIABLE: &str = "SHAKEDOWN_STATE_DIR";
+use crate::cluster::runs_dir;
+use crate::trial::{Cancellation, Candidate, Conclusion, Journal, Request, chain, conduct};
 
 /// Runs what was asked for. Must be called while the process has one thread.
 pub fn run(arguments: &RunArguments) -> Outcome {
@@ -105,7 +101,7 @@ fn prepare(arguments: &RunArguments) -> Result<Request, Refusal> {
         candidates,
         suite_sha256,
         binaries,
-        parent_dir: default_parent_dir(std::env::var_os(STATE_VARIABLE).as_deref()),
+        parent_dir: runs_dir(),
         out,
         rounds: (!arguments.no_bench).then_some(arguments.rounds),
         retries: arguments.retries,

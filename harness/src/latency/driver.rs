@@ -48,7 +48,7 @@ pub struct Visit {
 pub enum Timing {
     /// By the driver, around the call.
     Window,
-    /// By what did it, as steps of their own: for a pod, whose last steps (its end, its removal) are in no window.
+    /// By what did it, closer to the work: around a process alone, or a pod's steps without its end and removal.
     Steps(Vec<PhaseTime>),
 }
 

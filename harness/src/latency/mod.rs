@@ -2,8 +2,7 @@
 //! Paired, interleaved measurement: who is timed when, by which clock, and what the figures allow to say.
 //!
 //! Statistics and schedule are pure. The driver knows neither builders nor containerd: it asks a [`Subject`] to do one
-//! phase after another and takes the time around each call itself, so no subject can shift work out of its window. Only
-//! a pod times its own steps, for it is gone, and compared, when its call returns.
+//! phase after another and takes the time around each call, unless the subject's own clock was closer to the work.
 
 mod driver;
 mod schedule;

@@ -2,15 +2,15 @@
 //! What the latency driver asks for, carried out by builders on a node.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use shakedown_report::phase;
+use shakedown_report::{PhaseTime, phase};
 
 use super::Cancellation;
 use super::builder::ReadyBuilder;
 use super::command::End;
-use super::executor::{build_arguments, reference};
+use super::executor::{Executor, build_arguments, reference};
 use super::judgement::{Interruption, chain};
 use super::node_side::NodeSide;
 use crate::check::check_pod;
@@ -25,7 +25,7 @@ const VISIBLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// One measured scenario on all builders.
 pub(super) struct Measured<'a> {
-    node: &'a NodeSide,
+    node: NodeSide<'a>,
     scenario: &'a Scenario,
     bench: &'a Bench,
     build: &'a BuildStep,
@@ -61,14 +61,9 @@ impl From<Interruption> for Missed {
 impl<'a> Measured<'a> {
     /// Lays out a build context per builder. `None` when the scenario measures nothing.
     pub(super) fn begin(
-        node: &'a NodeSide,
+        executor: &Executor<'a>,
         scenario: &'a Scenario,
-        scenarios: &Path,
         builders: &[&'a ReadyBuilder],
-        out: &Path,
-        base: &str,
-        run: &str,
-        cancellation: &'a Cancellation,
     ) -> Result<Option<Self>, Interruption> {
         let Some((bench, build)) = scenario.bench.as_ref().zip(scenario.builds().next()) else {
             return Ok(None);
@@ -77,7 +72,7 @@ impl<'a> Measured<'a> {
         let mut places = Vec::new();
         for builder in builders {
             let folder = builder.surroundings().scratch.join(format!("{slug}.measured"));
-            let logs = out.join("logs").join(builder.name()).join(format!("{slug}.measured"));
+            let logs = executor.out.join("logs").join(builder.name()).join(format!("{slug}.measured"));
             for folder in [&folder, &logs] {
                 fs::create_dir_all(folder).map_err(|error| {
                     Interruption::Harness(format!("create {}: {error}", folder.display()))
@@ -85,14 +80,15 @@ impl<'a> Measured<'a> {
             }
             let id = format!("{}.measured", scenario.id.value.as_str());
             let substitutions = Substitutions {
-                base: base.to_owned(),
-                reference: reference(&id, builder.name(), run),
+                base: executor.base.to_owned(),
+                reference: reference(&id, builder.name(), executor.run),
                 nonce: Some("0".to_owned()),
             };
-            let workspace = Workspace::lay_out(scenario, scenarios, &folder, substitutions)
+            let workspace = Workspace::lay_out(scenario, executor.scenarios, &folder, substitutions)
                 .map_err(|error| Interruption::harness(&error))?;
             places.push(Place { builder, workspace, folder, log: logs.join("build") });
         }
+        let (node, cancellation) = (executor.node, executor.cancellation);
         Ok(Some(Self { node, scenario, bench, build, builders: places, cancellation }))
     }
 
@@ -116,12 +112,14 @@ impl<'a> Measured<'a> {
         Duration::from_secs(self.scenario.limit_s)
     }
 
-    async fn build(&self, place: &Place<'_>) -> Result<(), Missed> {
+    /// Returns how long the command took: its log and the look at what it left running are in no window.
+    async fn build(&self, place: &Place<'_>) -> Result<u64, Missed> {
         let arguments = build_arguments(&place.workspace, self.scenario, self.build)?;
         let invocation = place.builder.plan(&arguments).map_err(|error| Missed(chain(&error)))?;
         let done = place.builder.build(invocation, &place.log, self.limit(), self.cancellation).await;
-        match done.map_err(|error| Missed(chain(&error)))?.end {
-            End::Exited(0) => Ok(()),
+        let done = done.map_err(|error| Missed(chain(&error)))?;
+        match done.end {
+            End::Exited(0) => Ok(done.wall_us),
             end => Err(Missed(end.to_string())),
         }
     }
@@ -135,16 +133,19 @@ impl Subject for Measured<'_> {
         match &self.bench.cases[visit.case].kind {
             BenchKind::Cold => {
                 let builder = self.builders[visit.builder].builder;
-                builder.prune(self.cancellation).await.map_err(|error| failed(&error))
+                builder.prune(self.cancellation).await.map_err(|error| failed(&error))?;
             }
-            BenchKind::Noop => self.build(&self.builders[visit.builder]).await,
+            BenchKind::Noop => {
+                self.build(&self.builders[visit.builder]).await?;
+            }
             BenchKind::Edit(mutations) => {
                 self.build(&self.builders[visit.builder]).await?;
                 let workspace = &mut self.builders[visit.builder].workspace;
                 workspace.set_nonce(visit.turn.to_string());
-                workspace.mutate(mutations).map_err(|error| failed(&error))
+                workspace.mutate(mutations).map_err(|error| failed(&error))?;
             }
         }
+        Ok(())
     }
 
     fn phases(&self, visit: Visit) -> Vec<&'static str> {
@@ -167,7 +168,7 @@ impl Subject for Measured<'_> {
             (phase::DELIVER, _) => {
                 let log = place.log.with_file_name("deliver");
                 let delivered = place.builder.deliver(name, &log, self.limit(), self.cancellation).await;
-                delivered.map_err(|error| Missed(chain(&error)))?;
+                return Ok(step(phase, delivered.map_err(|error| Missed(chain(&error)))?));
             }
             (phase::VISIBLE, _) => {
                 let id = self
@@ -185,7 +186,7 @@ impl Subject for Measured<'_> {
                 }
                 return Ok(Timing::Steps(seen.phases));
             }
-            _ => self.build(place).await?,
+            _ => return Ok(step(phase, self.build(place).await?)),
         }
         Ok(Timing::Window)
     }
@@ -197,4 +198,8 @@ impl Subject for Measured<'_> {
     fn is_cancelled(&self) -> bool {
         self.cancellation.get().is_some()
     }
+}
+
+fn step(phase: &str, wall_us: u64) -> Timing {
+    Timing::Steps(vec![PhaseTime { phase: phase.to_owned(), wall_us }])
 }

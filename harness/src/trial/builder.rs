@@ -8,21 +8,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shakedown_node::{BaseImage, Node};
+use shakedown_node::BaseImage;
 
 use super::command::{self, CommandError, Completion, End, Execution};
-use super::daemon::{Daemon, DaemonError, log_path, tail};
 use super::{Cancellation, Candidate};
 use crate::adapter::{
-    self, Adapter, BuildArguments, Invocation, PlanError, Surroundings, VersionError, plan_build,
-    plan_deliver, plan_down, plan_prune, plan_seed, plan_up, plan_version,
+    self, Adapter, BuildArguments, DaemonPlan, Invocation, PlanError, PlannedReadiness, Surroundings,
+    VersionError, plan_build, plan_deliver, plan_down, plan_prune, plan_seed, plan_up, plan_version,
 };
+use crate::cluster::{Cluster, Daemon, DaemonError, DaemonSpec, WaitFor};
 
 /// The namespace of containerd that a kubelet reads.
 pub const NAMESPACE: &str = "k8s.io";
 
 /// How long a command of the lifecycle may take.
 const LIFECYCLE_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a daemon may take to end after SIGTERM.
+const TERM_LIMIT: Duration = Duration::from_secs(20);
+
+/// How much of a log an error carries.
+const LOG_TAIL_BYTES: usize = 2048;
 
 /// Between the request to end and the kill.
 const GRACE: Duration = Duration::from_secs(10);
@@ -57,6 +63,9 @@ pub enum BuilderError {
     /// A command could not be run.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// The run was cancelled meanwhile.
+    #[error("make the builder ready: cancelled")]
+    Cancelled,
     /// The version could not be found.
     #[error(transparent)]
     Version(#[from] VersionError),
@@ -82,12 +91,12 @@ impl ReadyBuilder {
     pub async fn start(
         candidate: &Candidate,
         programs: &BTreeMap<String, PathBuf>,
-        node: &Node,
-        bases: &[BaseImage],
+        cluster: &Cluster,
         logs: &Path,
         environment: &BTreeMap<String, OsString>,
         cancellation: &Cancellation,
     ) -> Result<Self, BuilderError> {
+        let node = cluster.node();
         let home = node.dir().join("builders").join(candidate.name());
         let surroundings = Surroundings {
             programs: programs.clone(),
@@ -109,7 +118,7 @@ impl ReadyBuilder {
             logs,
             daemons: Vec::new(),
         };
-        match builder.bring_up(bases, cancellation).await {
+        match builder.bring_up(cluster.base_images(), cancellation).await {
             Ok(()) => Ok(builder),
             Err(error) => {
                 builder.stop().await?;
@@ -165,7 +174,7 @@ impl ReadyBuilder {
         command::run(&execution(invocation, log, limit), cancellation).await
     }
 
-    /// Brings one image to the node.
+    /// Brings one image to the node; returns how long the commands took, in microseconds.
     ///
     /// # Errors
     /// [`BuilderError::Lifecycle`] with the command that failed.
@@ -175,7 +184,7 @@ impl ReadyBuilder {
         log: &Path,
         limit: Duration,
         cancellation: &Cancellation,
-    ) -> Result<(), BuilderError> {
+    ) -> Result<u64, BuilderError> {
         let commands = plan_deliver(&self.adapter, reference, &self.surroundings)?;
         self.all("deliver the image", commands, log, limit, cancellation).await
     }
@@ -186,7 +195,9 @@ impl ReadyBuilder {
     /// [`BuilderError::Lifecycle`] with the command that failed.
     pub async fn prune(&self, cancellation: &Cancellation) -> Result<(), BuilderError> {
         let commands = plan_prune(&self.adapter, &self.surroundings)?;
-        self.all("prune the cache", commands, &self.logs.join("prune"), LIFECYCLE_LIMIT, cancellation).await
+        self.all("prune the cache", commands, &self.logs.join("prune"), LIFECYCLE_LIMIT, cancellation)
+            .await?;
+        Ok(())
     }
 
     /// Runs the last commands and ends the daemons in reverse order.
@@ -197,11 +208,11 @@ impl ReadyBuilder {
         let commands = plan_down(&self.adapter, &self.surroundings)?;
         // A cancelled run is put away like any other.
         let never = Cancellation::default();
-        let mut result = self
-            .all("put the builder away", commands, &self.logs.join("down"), LIFECYCLE_LIMIT, &never)
-            .await;
+        let log = self.logs.join("down");
+        let down = self.all("put the builder away", commands, &log, LIFECYCLE_LIMIT, &never).await;
+        let mut result = down.map(drop);
         while let Some(daemon) = self.daemons.pop() {
-            let ended = daemon.stop().await.map_err(BuilderError::from);
+            let ended = daemon.stop(TERM_LIMIT).await.map_err(BuilderError::from);
             result = result.and(ended);
         }
         result
@@ -212,9 +223,14 @@ impl ReadyBuilder {
         bases: &[BaseImage],
         cancellation: &Cancellation,
     ) -> Result<(), BuilderError> {
-        for (number, plan) in plan_up(&self.adapter, &self.surroundings)?.iter().enumerate() {
-            let log = log_path(&self.logs, number);
-            self.daemons.push(Daemon::start(plan, &log, cancellation).await?);
+        for (number, plan) in plan_up(&self.adapter, &self.surroundings)?.into_iter().enumerate() {
+            let daemon =
+                Daemon::start(daemon_spec(plan, self.logs.join(format!("daemon-{}.log", number + 1))));
+            // A start that is dropped half-way ends what it started.
+            self.daemons.push(tokio::select! {
+                daemon = daemon => daemon?,
+                _ = cancellation.wait() => return Err(BuilderError::Cancelled),
+            });
         }
         self.version =
             adapter::detect_version(&self.adapter, &plan_version(&self.adapter, &self.surroundings)?)?;
@@ -232,6 +248,7 @@ impl ReadyBuilder {
         Ok(())
     }
 
+    /// Runs commands one after the other; returns how long they took, in microseconds.
     async fn all(
         &self,
         purpose: &'static str,
@@ -239,7 +256,8 @@ impl ReadyBuilder {
         log: &Path,
         limit: Duration,
         cancellation: &Cancellation,
-    ) -> Result<(), BuilderError> {
+    ) -> Result<u64, BuilderError> {
+        let mut wall_us = 0;
         for invocation in commands {
             let line = invocation.to_string();
             let execution = execution(invocation, log, limit);
@@ -252,8 +270,28 @@ impl ReadyBuilder {
                     log_tail: tail(&execution.stderr),
                 });
             }
+            wall_us += done.wall_us;
         }
-        Ok(())
+        Ok(wall_us)
+    }
+}
+
+fn daemon_spec(plan: DaemonPlan, log_path: PathBuf) -> DaemonSpec {
+    let Invocation { argv, env, cwd } = plan.invocation;
+    let ready = match plan.ready {
+        PlannedReadiness::Socket(path) => WaitFor::Socket(path),
+        PlannedReadiness::Command(invocation) => WaitFor::Command(invocation.argv),
+    };
+    DaemonSpec { argv, env, directory: cwd, log_path, ready, limit: Duration::from_secs(plan.limit_s) }
+}
+
+/// The end of a log, for an error message.
+fn tail(log: &Path) -> String {
+    match fs::read(log) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LOG_TAIL_BYTES)..])
+            .trim_end()
+            .to_owned(),
+        Err(error) => format!("(no log: {error})"),
     }
 }
 

@@ -12,6 +12,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use shakedown_node::ProcessMarker;
 use tokio::process::{Child, Command};
 
 use super::Cancellation;
@@ -126,16 +127,18 @@ pub enum CommandError {
 /// [`CommandError`]; a command that runs and fails is no error but an [`End`].
 pub async fn run(execution: &Execution, cancellation: &Cancellation) -> Result<Completion, CommandError> {
     let program = program_of(&execution.invocation);
+    let marker = ProcessMarker::unique();
     let mut command = Command::from(execution.invocation.command());
     command
         .stdin(Stdio::null())
         .stdout(create(&execution.stdout)?)
         .stderr(create(&execution.stderr)?)
+        .env(ProcessMarker::VARIABLE, marker.value())
         .process_group(0);
     let began = Instant::now();
     let mut child =
         command.spawn().map_err(|source| CommandError::Start { program: program.clone(), source })?;
-    let mut group = Group::of(&child, &program);
+    let mut group = Group::of(&child, &program, marker);
     let waited = tokio::select! {
         status = child.wait() => Waited::Ended(status),
         () = tokio::time::sleep(execution.limit) => Waited::Limit,
@@ -164,12 +167,14 @@ enum Waited {
     Cancelled,
 }
 
-pub(super) fn program_of(invocation: &Invocation) -> String {
+fn program_of(invocation: &Invocation) -> String {
     invocation.argv.first().map_or_else(String::new, |program| program.to_string_lossy().into_owned())
 }
 
-pub(super) fn create(path: &Path) -> Result<File, CommandError> {
-    File::create(path).map_err(|source| CommandError::Log { path: path.to_owned(), source })
+/// Opened to append: commands of one purpose share a log.
+fn create(path: &Path) -> Result<File, CommandError> {
+    let file = File::options().create(true).append(true).open(path);
+    file.map_err(|source| CommandError::Log { path: path.to_owned(), source })
 }
 
 fn end_of(status: ExitStatus) -> End {
@@ -183,7 +188,7 @@ fn end_of(status: ExitStatus) -> End {
 }
 
 /// TERM to the whole group, the grace period, then KILL. Returns whether the kill was needed.
-pub(super) async fn end_in_two_phases(child: &mut Child, group: &Group, grace: Duration) -> io::Result<bool> {
+async fn end_in_two_phases(child: &mut Child, group: &Group, grace: Duration) -> io::Result<bool> {
     group.signal(Signal::TERM);
     if let Ok(status) = tokio::time::timeout(grace, child.wait()).await {
         status?;
@@ -194,17 +199,19 @@ pub(super) async fn end_in_two_phases(child: &mut Child, group: &Group, grace: D
     Ok(true)
 }
 
-/// A process group that is killed when this value goes away early.
-pub(super) struct Group {
+/// A command's processes: its group, and what left the group but still has the marker in its environment. They are
+/// killed when this value goes away early.
+struct Group {
     id: Option<Pid>,
     program: String,
+    marker: ProcessMarker,
 }
 
 impl Group {
-    pub(super) fn of(child: &Child, program: &str) -> Self {
+    fn of(child: &Child, program: &str, marker: ProcessMarker) -> Self {
         // A child's own group has the child's pid as its number, as `process_group(0)` asked for.
         let id = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-        Self { id, program: program.to_owned() }
+        Self { id, program: program.to_owned(), marker }
     }
 
     fn signal(&self, signal: Signal) {
@@ -214,16 +221,26 @@ impl Group {
         }
     }
 
-    /// Whether a process of the group still runs. Zombies do not: whoever inherited them reaps them when it likes.
+    fn kill(&self) {
+        self.signal(Signal::KILL);
+        if let Err(error) = self.marker.kill_all() {
+            tracing::warn!("could not list the processes of {}: {error}", self.program);
+        }
+    }
+
+    /// Whether a process of the command still runs. Zombies do not: whoever inherited them reaps them when it likes.
     fn exists(&self) -> bool {
-        self.id.is_some_and(|id| test_kill_process_group(id).is_ok() && has_running_member(id))
+        let in_group =
+            self.id.is_some_and(|id| test_kill_process_group(id).is_ok() && has_running_member(id));
+        // A /proc that cannot be read must not pass for an empty one.
+        in_group || self.marker.processes().map_or(true, |found| !found.is_empty())
     }
 
     /// Waits for the last process, and kills what stays; returns whether that was needed.
-    pub(super) async fn end(&mut self) -> Result<bool, CommandError> {
+    async fn end(&mut self) -> Result<bool, CommandError> {
         let gone = self.gone_within(ORPHAN_LIMIT).await;
         if !gone {
-            self.signal(Signal::KILL);
+            self.kill();
             if !self.gone_within(KILL_LIMIT).await {
                 let group = self.id.map_or(0, Pid::as_raw_pid);
                 return Err(CommandError::Unkillable { program: self.program.clone(), group });
@@ -259,7 +276,9 @@ fn has_running_member(group: Pid) -> bool {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        if self.id.is_some() {
+            self.kill();
+        }
     }
 }
 
@@ -273,7 +292,8 @@ mod tests {
         Execution {
             invocation: Invocation {
                 argv: ["/bin/sh", "-c", script].map(Into::into).to_vec(),
-                env: [("GREETING".to_owned(), "hello".into())].into(),
+                env: [("GREETING".to_owned(), "hello".into()), ("PATH".to_owned(), "/usr/bin:/bin".into())]
+                    .into(),
                 cwd: folder.to_owned(),
             },
             stdout: folder.join("stdout"),
@@ -331,6 +351,8 @@ mod tests {
     fn what_outlives_the_command_is_found_and_killed() {
         let done = end("sleep 1000 & exit 0", |_| {});
         assert_eq!((done.end, done.survivors), (End::Exited(0), true));
+        let done = end("setsid sleep 1000 & exit 0", |_| {});
+        assert_eq!((done.end, done.survivors), (End::Exited(0), true), "a group of its own does not hide it");
     }
 
     #[test]

@@ -4,12 +4,10 @@
 //! Invariant: once the header is written, every planned trial gets a verdict and the footer follows, also when the run
 //! is cancelled. What cannot be put away is trouble of the harness and reported as such.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use shakedown_node::{
-    BaseImage, BaseImageError, ContainerdBinaries, Leftovers, LeftoversError, Node, NodeError, NodeOptions,
-};
+use shakedown_node::{BaseImage, ContainerdBinaries, Leftovers, LeftoversError};
 use shakedown_report::{
     AttemptFinished, Counts, Ending, Event, FoldError, Level, PlannedTrial, Report, RunFinished, RunStarted,
     SCHEMA_VERSION, TrialStarted, Verdict, fold, settle,
@@ -23,6 +21,7 @@ use super::node_side::NodeSide;
 use super::stage::Column;
 use super::{Cancellation, Candidate, Journal, JournalError};
 use crate::adapter::Environment;
+use crate::cluster::{Cluster, ClusterError, ClusterOptions};
 use crate::latency::{Driver, MonotonicClock};
 use crate::scenario::{self, Scenario};
 
@@ -76,12 +75,9 @@ pub enum RunError {
     /// What killed runs have left could not be collected.
     #[error(transparent)]
     Leftovers(#[from] LeftoversError),
-    /// A base image could not be made.
+    /// The cluster did not start.
     #[error(transparent)]
-    Base(#[from] BaseImageError),
-    /// The node did not start or stop.
-    #[error(transparent)]
-    Node(#[from] NodeError),
+    Cluster(#[from] ClusterError),
     /// The writer's own stream is not a whole run: a defect of the harness.
     #[error(transparent)]
     Fold(#[from] FoldError),
@@ -105,49 +101,44 @@ pub async fn conduct(
     if !collected.runs.is_empty() {
         tell(&format!("collected what {} killed runs had left", collected.runs.len()));
     }
-    let bases = [BaseImage::busybox()?];
-    let mut options = NodeOptions::new(request.binaries.clone(), &request.parent_dir);
-    options.keep = request.keep;
-    let node = Node::start(options).await?;
+    let cluster = Cluster::start(ClusterOptions {
+        binaries: request.binaries.clone(),
+        parent_dir: request.parent_dir.clone(),
+        keep: request.keep,
+    })
+    .await?;
     tell(&format!(
         "containerd {} is ready after {} ms in {}",
         request.binaries.version().text,
-        node.start_ms(),
-        node.dir().display()
+        cluster.node().start_ms(),
+        cluster.node().dir().display()
     ));
     let mut trouble = Vec::new();
-    let result = on_node(request, &node, &bases, journal, cancellation, began, &mut trouble, &mut tell).await;
-    let stopped = node.stop().await;
+    let result = on_cluster(request, &cluster, journal, cancellation, began, &mut trouble, &mut tell).await;
+    let stopped = cluster.stop().await;
     result?;
     trouble.extend(stopped.err().map(|error| format!("stop the node: {}", chain(&error))));
     Ok(Conclusion { report: fold(journal.events())?, trouble })
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one run, used together only here")]
-async fn on_node(
+async fn on_cluster(
     request: &Request,
-    node: &Node,
-    bases: &[BaseImage],
+    cluster: &Cluster,
     journal: &mut Journal,
     cancellation: &Cancellation,
     began: Instant,
     trouble: &mut Vec<String>,
     tell: &mut impl FnMut(&str),
 ) -> Result<(), RunError> {
-    node.seed(&BaseImage::pause()?).await?;
-    for base in bases {
-        node.seed(base).await?;
-    }
-    let side = NodeSide::connect(node).await.map_err(setup)?;
     let environment = Environment::of_this_process();
     let logs = request.out.join("logs");
     let mut columns = Vec::new();
     for candidate in &request.candidates {
-        let column = Column::prepare(candidate, node, bases, &logs, &environment, cancellation).await;
+        let column = Column::prepare(candidate, cluster, &logs, &environment, cancellation).await;
         columns.push(column);
     }
-    let mut run = Run { request, node, side: &side, columns: &columns, journal, cancellation, began, tell };
-    let result = run.everything(bases).await;
+    let mut run = Run { request, cluster, columns: &columns, journal, cancellation, began, tell };
+    let result = run.everything().await;
     for column in columns {
         trouble.extend(column.put_away().await);
     }
@@ -157,8 +148,7 @@ async fn on_node(
 /// One run on a node that is up.
 struct Run<'a, T> {
     request: &'a Request,
-    node: &'a Node,
-    side: &'a NodeSide,
+    cluster: &'a Cluster,
     columns: &'a [Column],
     journal: &'a mut Journal,
     cancellation: &'a Cancellation,
@@ -167,8 +157,8 @@ struct Run<'a, T> {
 }
 
 impl<T: FnMut(&str)> Run<'_, T> {
-    async fn everything(&mut self, bases: &[BaseImage]) -> Result<(), RunError> {
-        let run = self.node.run_id().to_string();
+    async fn everything(&mut self) -> Result<(), RunError> {
+        let run = self.cluster.node().run_id().to_string();
         let planned = plan(&self.request.scenarios, self.columns);
         self.journal.record(Event::RunStarted(RunStarted {
             schema_version: SCHEMA_VERSION,
@@ -184,13 +174,12 @@ impl<T: FnMut(&str)> Run<'_, T> {
             builders: self.columns.iter().map(Column::describe).collect(),
             planned: planned.clone(),
         }))?;
-        let base = bases.first().map(BaseImage::reference).unwrap_or_default().to_owned();
         let executor = Executor {
-            node: self.side,
+            node: NodeSide::of(self.cluster),
             scenarios: &self.request.scenarios_folder,
             out: &self.request.out,
             run: &run,
-            base: &base,
+            base: BaseImage::BUSYBOX,
             cancellation: self.cancellation,
         };
         let mut verdicts = Vec::new();
@@ -204,7 +193,7 @@ impl<T: FnMut(&str)> Run<'_, T> {
         if let Some(rounds) = self.request.rounds {
             for (index, scenario) in self.request.scenarios.iter().enumerate() {
                 let own = &verdicts[index * self.columns.len()..][..self.columns.len()];
-                self.measure(scenario, own, rounds, &base, &run).await?;
+                self.measure(&executor, scenario, own, rounds).await?;
             }
         }
         self.journal.record(Event::RunFinished(RunFinished {
@@ -252,11 +241,10 @@ impl<T: FnMut(&str)> Run<'_, T> {
     /// Measures one scenario with the builders that have passed it: only a builder that is right is timed.
     async fn measure(
         &mut self,
+        executor: &Executor<'_>,
         scenario: &Scenario,
         verdicts: &[Verdict],
         rounds: u32,
-        base: &str,
-        run: &str,
     ) -> Result<(), RunError> {
         let builders: Vec<_> = self
             .columns
@@ -268,16 +256,7 @@ impl<T: FnMut(&str)> Run<'_, T> {
         if builders.is_empty() || scenario.bench.is_none() || self.cancellation.get().is_some() {
             return Ok(());
         }
-        let begun = Measured::begin(
-            self.side,
-            scenario,
-            &self.request.scenarios_folder,
-            &builders,
-            &self.request.out,
-            base,
-            run,
-            self.cancellation,
-        );
+        let begun = Measured::begin(executor, scenario, &builders);
         let Some(mut measured) = begun.map_err(setup)? else { return Ok(()) };
         let names: Vec<_> = builders.iter().map(|builder| builder.name().to_owned()).collect();
         (self.tell)(&format!(
@@ -354,11 +333,4 @@ fn line(finished: &AttemptFinished, number: usize, total: usize) -> String {
 
 fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Where nodes live when the environment names no other place: as root, on a disk, and short enough for sockets.
-pub fn default_parent_dir(variable: Option<&std::ffi::OsStr>) -> PathBuf {
-    variable
-        .filter(|path| !path.is_empty())
-        .map_or_else(|| Path::new("/var/lib/shakedown").into(), Into::into)
 }

@@ -8,13 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use shakedown_node::Inventory;
 use shakedown_report::{AttemptFinished, Finding, PhaseTime, phase};
 
 use super::builder::{BuilderError, ReadyBuilder};
 use super::command::{Completion, End};
 use super::judgement::{Identity, Interruption, Seen, finding, judge};
 use super::node_side::{Image, NodeSide};
-use super::residue::{self, Survey};
+use super::residue;
 use super::stage::{Column, ColumnState};
 use super::{Cancellation, describe};
 use crate::adapter::{BuildArguments, PlanError};
@@ -27,7 +28,7 @@ const VISIBLE_LIMIT: Duration = Duration::from_secs(10);
 /// Runs attempts on one node.
 pub struct Executor<'a> {
     /// The node.
-    pub node: &'a NodeSide,
+    pub node: NodeSide<'a>,
     /// Folder of the scenarios, for the contexts that they name.
     pub scenarios: &'a Path,
     /// The report's folder; logs go below it.
@@ -85,7 +86,7 @@ impl Executor<'_> {
 
     async fn residue(
         &self,
-        before: &Survey,
+        before: &Inventory,
         builder: &ReadyBuilder,
         trial: &Trial<'_>,
         seen: &mut Seen,
@@ -249,19 +250,22 @@ impl<'a> Trial<'a> {
         seen: &mut Seen,
     ) -> Result<Option<Image>, Interruption> {
         if self.builder.delivers() {
-            let began = Instant::now();
+            let mut wall_us = 0;
             for reference in std::iter::once(&arguments.reference).chain(&arguments.tags) {
                 let log = self.log("deliver");
                 let out = self.executor.out.join(&log);
                 let delivered =
                     self.builder.deliver(reference, &out, self.limit(), self.executor.cancellation).await;
-                if let Err(error) = delivered {
-                    let found = self.undelivered(error)?;
-                    seen.findings.push(found);
-                    return Ok(None);
+                match delivered {
+                    Ok(took_us) => wall_us += took_us,
+                    Err(error) => {
+                        let found = self.undelivered(error)?;
+                        seen.findings.push(found);
+                        return Ok(None);
+                    }
                 }
             }
-            seen.phases.push(PhaseTime { phase: phase::DELIVER.to_owned(), wall_us: micros(began) });
+            seen.phases.push(PhaseTime { phase: phase::DELIVER.to_owned(), wall_us });
         }
         let began = Instant::now();
         let Some(id) = self.executor.node.image_id(&arguments.reference).await? else { return Ok(None) };

@@ -130,11 +130,12 @@ pub(super) fn finding(found: check::Finding, build: Option<u32>) -> Finding {
 
 /// An error and its causes, from the outermost to the innermost.
 pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    let shown = |error: &dyn Error| error.to_string().trim_end().to_owned();
+    let mut text = shown(error);
     let mut next = error.source();
     while let Some(cause) = next {
-        let cause_text = cause.to_string();
         // A transparent error shows its cause's text as its own.
+        let cause_text = shown(cause);
         if !text.ends_with(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);

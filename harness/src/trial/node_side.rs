@@ -4,14 +4,16 @@
 //! Separates what says something about an image from trouble of the node: the first is a value, the second an
 //! [`Interruption`].
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use shakedown_node::Node;
+use shakedown_node::{Inventory, Node};
 use shakedown_report::{PhaseTime, phase};
 
 use super::judgement::Interruption;
 use crate::check::{self, PodObservation};
+use crate::cluster::Cluster;
 use crate::pod::{
     ImageRoot, ImageStore, ImageStoreError, PodError, PodOutcome, PodPhases, PodRequest, PodRuntime,
     StoreTier,
@@ -21,11 +23,12 @@ use crate::scenario::{PodRun, Substitutions};
 /// Between two questions to CRI.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Connections to one node.
-#[derive(Debug, Clone)]
-pub struct NodeSide {
-    store: ImageStore,
-    pods: PodRuntime,
+/// One node, as the trial sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeSide<'a> {
+    node: &'a Node,
+    store: &'a ImageStore,
+    pods: &'a PodRuntime,
 }
 
 /// An image on the node, with its file system to look into.
@@ -52,17 +55,16 @@ enum PodEnd {
     Exited { code: i32, stdout: String, stderr: String },
 }
 
-impl NodeSide {
-    /// Connects to a node.
-    ///
-    /// # Errors
-    /// When a socket takes no connection.
-    pub async fn connect(node: &Node) -> Result<Self, Interruption> {
-        let address = node.address();
-        let store = ImageStore::connect(&address).await.map_err(|error| Interruption::harness(&error))?;
-        let pods = PodRuntime::connect(&address).await.map_err(|error| Interruption::harness(&error))?;
-        let pods = pods.with_cgroup_parent(node.cgroup_parent()).with_log_parent(node.dir().join("tmp"));
-        Ok(Self { store, pods })
+impl<'a> NodeSide<'a> {
+    /// The node of a cluster.
+    pub fn of(cluster: &'a Cluster) -> Self {
+        Self { node: cluster.node(), store: cluster.store(), pods: cluster.pods() }
+    }
+
+    /// Everything that is on the node now, in this process's mount and pid namespaces, and in the cgroups of builders.
+    pub(super) async fn inventory(&self, cgroups: &[&str]) -> Result<Inventory, Interruption> {
+        let everywhere = [Path::new("/")];
+        Inventory::take(self.node, &everywhere, cgroups).await.map_err(|error| Interruption::harness(&error))
     }
 
     /// The id of the image that a name stands for in the store, whatever CRI thinks.
@@ -76,7 +78,7 @@ impl NodeSide {
 
     /// What of an image is in the stores.
     pub(super) async fn store_tier(&self, reference: &str) -> Result<Option<StoreTier>, Interruption> {
-        StoreTier::inspect(&self.store, reference).await.map_err(|error| Interruption::harness(&error))
+        StoreTier::inspect(self.store, reference).await.map_err(|error| Interruption::harness(&error))
     }
 
     /// Waits until CRI gives this very id for the name; the inner error is what it gives instead.
@@ -107,7 +109,7 @@ impl NodeSide {
         let trouble = |error: &dyn std::error::Error| Interruption::harness(error);
         let id = self.store.image_id(reference).await.map_err(|error| trouble(&error))?;
         let config = self.store.image_config(reference).await.map_err(|error| trouble(&error))?;
-        let mounted = ImageRoot::mount(&self.store, reference).await.map_err(|error| trouble(&error))?;
+        let mounted = ImageRoot::mount(self.store, reference).await.map_err(|error| trouble(&error))?;
         let root = check::ImageRoot::open(mounted.path()).map_err(|error| trouble(&error))?;
         Ok(Image { id, config, root, mounted })
     }

@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use shakedown_node::{BaseImage, Node};
 use shakedown_report::{Builder, Presence};
 
 use super::builder::ReadyBuilder;
 use super::judgement::chain;
 use super::{Cancellation, Candidate, describe, sha256_of};
 use crate::adapter::{Absence, Environment};
+use crate::cluster::Cluster;
 
 /// One builder of the run.
 pub struct Column {
@@ -36,8 +36,7 @@ impl Column {
     /// Makes one builder ready, as far as it is there.
     pub async fn prepare(
         candidate: &Candidate,
-        node: &Node,
-        bases: &[BaseImage],
+        cluster: &Cluster,
         logs: &Path,
         environment: &Environment,
         cancellation: &Cancellation,
@@ -47,9 +46,7 @@ impl Column {
             Err(absence) => ColumnState::Absent(absence.clone()),
             Ok(programs) => {
                 let variables = &environment.variables;
-                match ReadyBuilder::start(candidate, programs, node, bases, logs, variables, cancellation)
-                    .await
-                {
+                match ReadyBuilder::start(candidate, programs, cluster, logs, variables, cancellation).await {
                     Ok(builder) => ColumnState::Ready(Box::new(builder)),
                     Err(error) => ColumnState::Broken { reason: chain(&error) },
                 }
