@@ -31,6 +31,8 @@ pub(super) struct Measured<'a> {
     build: &'a BuildStep,
     builders: Vec<Place<'a>>,
     cancellation: &'a Cancellation,
+    /// Ids of the images that were seen; CRI keeps a record of its own for each.
+    ids: Vec<String>,
 }
 
 /// Where one builder is measured.
@@ -88,8 +90,8 @@ impl<'a> Measured<'a> {
                 .map_err(|error| Interruption::harness(&error))?;
             places.push(Place { builder, workspace, folder, log: logs.join("build") });
         }
-        let (node, cancellation) = (executor.node, executor.cancellation);
-        Ok(Some(Self { node, scenario, bench, build, builders: places, cancellation }))
+        let (node, cancellation) = (executor.node.clone(), executor.cancellation);
+        Ok(Some(Self { node, scenario, bench, build, builders: places, cancellation, ids: Vec::new() }))
     }
 
     /// The ids of the cases.
@@ -99,6 +101,7 @@ impl<'a> Measured<'a> {
 
     /// Removes the images and folders.
     pub(super) async fn end(self) -> Result<(), Interruption> {
+        self.node.remove_images(&self.ids).await?;
         for place in &self.builders {
             self.node.remove_images(std::slice::from_ref(&place.workspace.substitutions().reference)).await?;
             fs::remove_dir_all(&place.folder).map_err(|error| {
@@ -177,6 +180,7 @@ impl Subject for Measured<'_> {
                     .await?
                     .ok_or_else(|| Missed("no image on the node".to_owned()))?;
                 self.node.wait_visible(name, &id, VISIBLE_LIMIT).await?.map_err(Missed)?;
+                self.ids.push(id);
             }
             (POD, Some(pod)) => {
                 let seen = self.node.run_pod(pod, words, self.limit()).await?;

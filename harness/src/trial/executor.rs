@@ -74,11 +74,11 @@ impl Executor<'_> {
             let words: Vec<_> = missing.iter().map(|capability| capability.as_str()).collect();
             return Err(Interruption::Unsupported(format!("does not claim {}", words.join(", "))));
         }
-        let before = residue::survey(self.node).await?;
+        let before = residue::survey(&self.node).await?;
         let mut trial = Trial::begin(self, scenario, builder, identity)?;
         let end = trial.steps(seen).await;
         seen.logs.append(&mut trial.logs);
-        let removed = self.node.remove_images(&trial.references).await;
+        let removed = self.node.remove_images(&trial.images).await;
         // What is left is told even when the steps were interrupted: a hang that leaks a mount is worth both words.
         let left = self.residue(&before, builder, &trial, seen).await;
         end.and(removed).and(left)
@@ -91,7 +91,7 @@ impl Executor<'_> {
         trial: &Trial<'_>,
         seen: &mut Seen,
     ) -> Result<(), Interruption> {
-        let found = residue::since(before, self.node, builder).await?;
+        let found = residue::since(before, &self.node, builder).await?;
         seen.findings.extend(found);
         fs::remove_dir_all(&trial.folder)
             .map_err(|error| Interruption::Harness(format!("remove {}: {error}", trial.folder.display())))?;
@@ -107,8 +107,9 @@ struct Trial<'a> {
     workspace: Workspace,
     folder: PathBuf,
     log_folder: PathBuf,
-    /// Every image name that a build was asked to set.
-    references: Vec<String>,
+    /// Every image that a build was asked to make, by name, and every one that was seen, by id: CRI keeps a record of
+    /// its own for an id, which outlives the name's move to the next image.
+    images: Vec<String>,
     records: Vec<BuildRecord>,
     builds: u32,
     logs: Vec<String>,
@@ -143,7 +144,7 @@ impl<'a> Trial<'a> {
             workspace,
             folder,
             log_folder,
-            references: Vec::new(),
+            images: Vec::new(),
             records: Vec::new(),
             builds: 0,
             logs: Vec::new(),
@@ -175,8 +176,8 @@ impl<'a> Trial<'a> {
             }
             PlanError::Unknown { .. } => Interruption::harness(&error),
         })?;
-        self.references.push(arguments.reference.clone());
-        self.references.extend(arguments.tags.iter().cloned());
+        self.images.push(arguments.reference.clone());
+        self.images.extend(arguments.tags.iter().cloned());
         let log = self.log("build");
         let done = self
             .builder
@@ -269,6 +270,7 @@ impl<'a> Trial<'a> {
         }
         let began = Instant::now();
         let Some(id) = self.executor.node.image_id(&arguments.reference).await? else { return Ok(None) };
+        self.images.push(id.clone());
         if let Err(found) = self.executor.node.wait_visible(&arguments.reference, &id, VISIBLE_LIMIT).await? {
             seen.findings.push(Finding {
                 assertion: "image.visible".to_owned(),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use shakedown_node::{Inventory, Node};
+use shakedown_node::{BaseImage, Inventory, Node};
 use shakedown_report::{PhaseTime, phase};
 
 use super::judgement::Interruption;
@@ -24,11 +24,12 @@ use crate::scenario::{PodRun, Substitutions};
 const POLL: Duration = Duration::from_millis(2);
 
 /// One node, as the trial sees it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct NodeSide<'a> {
     node: &'a Node,
     store: &'a ImageStore,
     pods: &'a PodRuntime,
+    base_ids: Vec<&'a str>,
 }
 
 /// An image on the node, with its file system to look into.
@@ -58,7 +59,8 @@ enum PodEnd {
 impl<'a> NodeSide<'a> {
     /// The node of a cluster.
     pub fn of(cluster: &'a Cluster) -> Self {
-        Self { node: cluster.node(), store: cluster.store(), pods: cluster.pods() }
+        let base_ids = cluster.base_images().iter().map(BaseImage::id).collect();
+        Self { node: cluster.node(), store: cluster.store(), pods: cluster.pods(), base_ids }
     }
 
     /// Everything that is on the node now, in this process's mount and pid namespaces, and in the cgroups of builders.
@@ -139,12 +141,34 @@ impl<'a> NodeSide<'a> {
         Ok(PodSeen { phases, end })
     }
 
-    /// Removes images by name; an absent one is no trouble.
-    pub(super) async fn remove_images(&self, references: &[String]) -> Result<(), Interruption> {
-        for reference in references {
-            self.pods.remove_image(reference).await.map_err(|error| Interruption::harness(&error))?;
+    /// Removes images, by name or id; an absent one is no trouble.
+    ///
+    /// CRI removes every name of the image that it is asked for, and an image that only says `FROM base` is the base
+    /// image: of such a one only the record of that name goes.
+    pub(super) async fn remove_images(&self, names: &[String]) -> Result<(), Interruption> {
+        for name in names {
+            let status = self.pods.image_status(name).await.map_err(|error| Interruption::harness(&error))?;
+            let Some(image) = status else { continue };
+            if !self.base_ids.contains(&image.id.as_str()) {
+                self.pods.remove_image(name).await.map_err(|error| Interruption::harness(&error))?;
+            } else if *name != image.id {
+                self.remove_record(name).await?;
+            }
         }
         Ok(())
+    }
+
+    async fn remove_record(&self, name: &str) -> Result<(), Interruption> {
+        let mut command = tokio::process::Command::from(self.node.ctr());
+        let output = command.args(["images", "rm", "--sync", name]).kill_on_drop(true).output().await;
+        match output {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => {
+                let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                Err(Interruption::Harness(format!("remove the image record {name}: {words}")))
+            }
+            Err(error) => Err(Interruption::harness(&error)),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! What a trial leaves behind: everything that was not there before it, except what the adapter declares as cache.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use shakedown_node::{Inventory, Residue, ResidueKind};
@@ -11,6 +11,7 @@ use shakedown_report::Finding;
 use super::builder::ReadyBuilder;
 use super::judgement::{Interruption, RESIDUE};
 use super::node_side::NodeSide;
+use crate::adapter::plan_cache_paths;
 
 /// Cgroups that builders make outside of the node's own.
 const CGROUPS: [&str; 1] = ["/pushless"];
@@ -22,21 +23,25 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
 /// What is there now.
-pub(super) async fn survey(node: NodeSide<'_>) -> Result<Inventory, Interruption> {
+pub(super) async fn survey(node: &NodeSide<'_>) -> Result<Inventory, Interruption> {
     node.inventory(&CGROUPS).await
 }
 
 /// What is there and was not there before. Waits a little for what goes by itself.
 pub(super) async fn since(
     before: &Inventory,
-    node: NodeSide<'_>,
+    node: &NodeSide<'_>,
     builder: &ReadyBuilder,
 ) -> Result<Vec<Finding>, Interruption> {
     let limit = Instant::now() + SETTLE_LIMIT;
-    let claims_store = !builder.adapter().cache.containerd_label_prefixes.is_empty();
+    let claim = Claim {
+        paths: plan_cache_paths(builder.adapter(), builder.surroundings())
+            .map_err(|error| Interruption::harness(&error))?,
+        store: !builder.adapter().cache.containerd_label_prefixes.is_empty(),
+    };
     loop {
         let added = before.diff(&survey(node).await?).added;
-        let left: Vec<_> = added.into_iter().filter(|one| counts(one, claims_store)).collect();
+        let left: Vec<_> = added.into_iter().filter(|one| !claim.leaves_out(one)).collect();
         if left.is_empty() || Instant::now() > limit {
             return Ok(left.iter().map(finding).collect());
         }
@@ -44,18 +49,33 @@ pub(super) async fn since(
     }
 }
 
-/// Whether something counts as residue. An adapter that claims objects of containerd as its cache may leave snapshots and
-/// blobs, but nothing that is being worked on, and no image record.
-fn counts(residue: &Residue, claims_store: bool) -> bool {
-    match residue.kind {
-        ResidueKind::Process
-        | ResidueKind::Mount
-        | ResidueKind::ActiveSnapshot
-        | ResidueKind::Lease
-        | ResidueKind::Image
-        | ResidueKind::Ingest => true,
-        ResidueKind::Cgroup => !is_foreign(Path::new(&residue.name)),
-        ResidueKind::CommittedSnapshot | ResidueKind::Blob => !claims_store,
+/// What an adapter declares as cache.
+struct Claim {
+    /// Folders; those of cgroups start at the root of each hierarchy.
+    paths: Vec<PathBuf>,
+    /// It keeps objects in containerd.
+    store: bool,
+}
+
+impl Claim {
+    /// Whether something is no residue. Who claims objects of containerd may leave snapshots and blobs, but nothing that
+    /// is being worked on, and no image record; who claims a cgroup may leave it empty, but nothing below it.
+    fn leaves_out(&self, residue: &Residue) -> bool {
+        match residue.kind {
+            ResidueKind::Process
+            | ResidueKind::Mount
+            | ResidueKind::ActiveSnapshot
+            | ResidueKind::Lease
+            | ResidueKind::Image
+            | ResidueKind::Ingest => false,
+            ResidueKind::Cgroup => {
+                let folder = Path::new(&residue.name);
+                let claimed =
+                    |path: &PathBuf| path.strip_prefix("/").is_ok_and(|path| folder.ends_with(path));
+                self.paths.iter().any(claimed) || is_foreign(folder)
+            }
+            ResidueKind::CommittedSnapshot | ResidueKind::Blob => self.store,
+        }
     }
 }
 
@@ -92,14 +112,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_snapshots_and_blobs_can_be_claimed_as_cache() {
+    fn of_containerd_only_snapshots_and_blobs_can_be_claimed() {
         use ResidueKind::{ActiveSnapshot, Blob, CommittedSnapshot, Image, Ingest, Lease, Mount, Process};
         for kind in [Process, Mount, ActiveSnapshot, Lease, Image, Ingest, CommittedSnapshot, Blob] {
             let residue = Residue { kind, name: "x".to_owned() };
-            assert!(counts(&residue, false), "{residue}");
+            assert!(!Claim { paths: Vec::new(), store: false }.leaves_out(&residue), "{residue}");
             let claimable = matches!(kind, CommittedSnapshot | Blob);
-            assert_eq!(counts(&residue, true), !claimable, "{residue}");
+            assert_eq!(Claim { paths: Vec::new(), store: true }.leaves_out(&residue), claimable, "{residue}");
         }
+    }
+
+    #[test]
+    fn a_claimed_cgroup_may_stay_and_nothing_below_it() {
+        let claim = Claim { paths: vec!["/run-1/buildkit".into()], store: false };
+        let leaves_out =
+            |name: &str| claim.leaves_out(&Residue { kind: ResidueKind::Cgroup, name: name.to_owned() });
+        assert!(leaves_out("/sys/fs/cgroup/cpu/run-1/buildkit"));
+        assert!(!leaves_out("/sys/fs/cgroup/cpu/run-1/buildkit/step"));
+        assert!(!leaves_out("/sys/fs/cgroup/cpu/run-1"));
     }
 
     #[test]
