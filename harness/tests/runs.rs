@@ -28,6 +28,7 @@ fn main() {
         Trial::test("a_failure_is_1_and_the_report_is_valid", red),
         Trial::test("a_build_over_its_limit_is_a_timeout_and_a_deaf_one_a_hang", timeout),
         Trial::test("what_a_build_leaves_running_is_residue", survivor),
+        Trial::test("a_mount_and_a_lease_that_a_build_leaves_are_residue", litter),
         Trial::test("a_death_by_signal_is_a_crash", crash),
         Trial::test("a_builder_whose_daemon_does_not_start_is_an_error_and_70", broken),
         Trial::test("what_an_adapter_does_not_claim_is_unsupported", unsupported),
@@ -279,6 +280,31 @@ fn survivor() -> Result<(), Failed> {
     let report = place.report()?;
     let attempt = report.trials[0].deciding().ok_or("no attempt")?;
     expect((attempt.verdict, attempt.class), (Verdict::Fail, Some(Class::Residue)))
+}
+
+fn litter() -> Result<(), Failed> {
+    let place = Place::new()?;
+    place.builder("mounter", "mkdir m && mount -t tmpfs none m; echo no such file; exit 1")?;
+    let lease = "environment:\n  inherit: [PATH]\n  set: {ADDRESS: \"{containerd}\"}\n";
+    place.adapter(
+        "lessee",
+        "/bin/sh",
+        "ctr -a $ADDRESS -n k8s.io leases create; echo no such file; exit 1",
+        "",
+        "[]",
+    )?;
+    let path = place.path().join("adapters/lessee.yaml");
+    let text = fs::read_to_string(&path)?.replace("environment:\n  inherit: [PATH]\n", lease);
+    fs::write(path, text)?;
+    place.scenario("one", FAILS)?;
+    expect_code(&place.run().output()?, 1)?;
+    let report = place.report()?;
+    for (trial, assertion) in report.trials.iter().zip(["residue.lease", "residue.mount"]) {
+        let attempt = trial.deciding().ok_or("no attempt")?;
+        let found: Vec<_> = attempt.findings.iter().map(|finding| finding.assertion.as_str()).collect();
+        expect((attempt.class, found), (Some(Class::Residue), vec![assertion]))?;
+    }
+    place.nothing_left()
 }
 
 fn crash() -> Result<(), Failed> {

@@ -23,6 +23,7 @@ pub use selection::{Selection, SelectionError};
 
 /// Does what the command line asks for. Must be called while the process has one thread.
 pub fn main(arguments: Arguments) -> Outcome {
+    log_to_stderr();
     match arguments.command {
         Command::Run(arguments) => run(&arguments),
         Command::List(arguments) => match list::selected(&arguments) {
@@ -41,4 +42,11 @@ pub fn main(arguments: Arguments) -> Outcome {
             if ready { Outcome::Holds } else { Outcome::Usage }
         }
     }
+}
+
+/// Warnings go to standard error; `SHAKEDOWN_LOG` (for instance `debug`) asks for more.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SHAKEDOWN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
