@@ -284,7 +284,10 @@ fn survivor() -> Result<(), Failed> {
 
 fn litter() -> Result<(), Failed> {
     let place = Place::new()?;
-    place.builder("mounter", "mkdir m && mount -t tmpfs none m; echo no such file; exit 1")?;
+    place.builder(
+        "mounter",
+        "mkdir $2/m && mount -t tmpfs none $2/m && touch $2/m/kept; echo no such file; exit 1",
+    )?;
     let lease = "environment:\n  inherit: [PATH]\n  set: {ADDRESS: \"{containerd}\"}\n";
     place.adapter(
         "lessee",

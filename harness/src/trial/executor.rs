@@ -92,7 +92,12 @@ impl Executor<'_> {
         seen: &mut Seen,
     ) -> Result<(), Interruption> {
         let found = residue::since(before, &self.node, builder).await?;
+        let mounted = found.iter().any(|finding| finding.assertion == "residue.mount");
         seen.findings.extend(found);
+        if mounted {
+            // A removal must never walk into what a builder left mounted; the node's end unmounts it first.
+            return Ok(());
+        }
         fs::remove_dir_all(&trial.folder)
             .map_err(|error| Interruption::Harness(format!("remove {}: {error}", trial.folder.display())))?;
         Ok(())
