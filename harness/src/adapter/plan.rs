@@ -406,7 +406,8 @@ mod tests {
         assert_eq!(plan_down(&docker, &around), Ok(Vec::new()));
         let version = plan_version(&docker, &around).expect("a plan");
         assert_eq!(version.to_string(), "/p/docker version --format '{{.Server.Version}}'");
-        assert_eq!(plan_cache_paths(&docker, &around), Ok(vec![PathBuf::from("/state/data")]));
+        let cached = ["/state/data", "/shakedown/1/buildkit"].map(PathBuf::from);
+        assert_eq!(plan_cache_paths(&docker, &around), Ok(cached.into()));
         let daemons = plan_up(&docker, &around).expect("a plan");
         let [daemon] = daemons.as_slice() else { panic!("one daemon") };
         assert_eq!(
