@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A daemon that a builder needs, as a value: started, known to be ready, and gone when dropped, with all its children.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,16 +26,18 @@ pub enum WaitFor {
     /// The Unix socket at this path takes a connection.
     Socket(PathBuf),
     /// This command, run again and again, exits with code 0.
-    Command(Vec<String>),
+    Command(Vec<OsString>),
 }
 
 /// How a daemon is started.
 #[derive(Debug, Clone)]
 pub struct DaemonSpec {
     /// The program and its arguments; no shell in between.
-    pub argv: Vec<String>,
-    /// Its variables beyond the inherited ones; the ready command gets them too.
-    pub env: Vec<(String, String)>,
+    pub argv: Vec<OsString>,
+    /// All its variables, for nothing is inherited; the ready command gets them too.
+    pub env: BTreeMap<String, OsString>,
+    /// Its working directory.
+    pub directory: PathBuf,
     /// Where its output goes.
     pub log_path: PathBuf,
     /// What says that it is ready.
@@ -168,7 +172,9 @@ impl Daemon {
                     return Err("the command that probes it is empty".to_owned());
                 };
                 let mut command = tokio::process::Command::new(program);
-                command.args(args).envs(self.spec.env.iter().cloned()).stdin(Stdio::null());
+                command.args(args).env_clear().envs(&self.spec.env).stdin(Stdio::null());
+                command.env(ProcessMarker::VARIABLE, self.marker.value()).current_dir(&self.spec.directory);
+                let program = program.display();
                 match tokio::time::timeout(self.spec.limit, command.kill_on_drop(true).output()).await {
                     Err(_) => Err(format!("{program} did not end")),
                     Ok(Err(error)) => Err(format!("{program}: {error}")),
@@ -199,7 +205,7 @@ impl Daemon {
     }
 
     fn program(&self) -> String {
-        self.spec.argv.first().cloned().unwrap_or_default()
+        self.spec.argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     fn failed(&self, operation: &'static str) -> impl FnOnce(io::Error) -> DaemonError + use<> {
@@ -229,9 +235,10 @@ fn spawn(spec: &DaemonSpec, marker: &ProcessMarker) -> Result<Child, DaemonError
     let copy = log.try_clone().map_err(at("share", &spec.log_path))?;
     Command::new(program)
         .args(args)
-        .envs(spec.env.iter().cloned())
+        .env_clear()
+        .envs(&spec.env)
         .env(ProcessMarker::VARIABLE, marker.value())
-        .env_remove("NOTIFY_SOCKET")
+        .current_dir(&spec.directory)
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(copy)
@@ -246,8 +253,13 @@ mod tests {
 
     fn spec(dir: &Path, script: &str, ready: WaitFor) -> DaemonSpec {
         DaemonSpec {
-            argv: ["sh", "-c", script].map(str::to_owned).into(),
-            env: vec![("DIR".to_owned(), dir.display().to_string())],
+            argv: ["/bin/sh", "-c", script].map(OsString::from).into(),
+            env: [
+                ("DIR".to_owned(), dir.as_os_str().to_owned()),
+                ("PATH".to_owned(), "/usr/bin:/bin".into()),
+            ]
+            .into(),
+            directory: dir.to_owned(),
             log_path: dir.join("log"),
             ready,
             limit: Duration::from_secs(10),
@@ -255,7 +267,7 @@ mod tests {
     }
 
     fn command(script: &str) -> WaitFor {
-        WaitFor::Command(["sh", "-c", script].map(str::to_owned).into())
+        WaitFor::Command(["/bin/sh", "-c", script].map(OsString::from).into())
     }
 
     #[tokio::test]
@@ -274,7 +286,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ready = WaitFor::Socket(dir.path().join("none.sock"));
         let error = Daemon::start(spec(dir.path(), "echo oh no; exit 3", ready)).await.unwrap_err();
-        assert_eq!(error.to_string(), "start sh: it ended with exit status: 3\noh no\n");
+        assert_eq!(error.to_string(), "start /bin/sh: it ended with exit status: 3\noh no\n");
     }
 
     #[tokio::test]
@@ -283,7 +295,7 @@ mod tests {
         let mut spec = spec(dir.path(), "echo waiting; sleep 1000", command("echo nothing >&2; exit 1"));
         spec.limit = Duration::from_millis(200);
         let error = Daemon::start(spec).await.unwrap_err();
-        let wanted = "wait 200 ms for sh: sh ended with exit status: 1: nothing\nwaiting\n";
+        let wanted = "wait 200 ms for /bin/sh: /bin/sh ended with exit status: 1: nothing\nwaiting\n";
         assert_eq!(error.to_string(), wanted);
     }
 
