@@ -14,6 +14,7 @@ use crate::engine::{
     BuildError, BuildRequest, Cancel, CancelHandle, DEFAULT_RUN_DIR, EventSink, NodePaths, Upkeep, build,
 };
 use crate::image::{ImageReference, ManifestOrIndex};
+use crate::sandbox::network::{NetworkError, remove_unused};
 use crate::sandbox::runc::Runc;
 use crate::store::discovery::{OVERLAYFS, probe};
 use crate::store::{Discovery, DiscoveryError, Store, StoreError, labels};
@@ -39,6 +40,9 @@ pub enum CommandError {
     /// containerd failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The bridge of the builds could not be removed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// An image to remove is not there.
     #[error("remove image {name}: containerd has no such image")]
     NoSuchImage {
@@ -280,6 +284,12 @@ async fn prune(node: &Node, args: &PruneArgs) -> Result<(), CommandError> {
         CacheLimits { results_per_name: args.keep_results, ..CacheLimits::default() }
     };
     let pruned = node.upkeep().prune(limits, PRUNE_WAIT).await?;
+    if args.all {
+        // The bridge that builds share stays between them to save time; it goes with the rest of the cache.
+        let run_dir = node.paths.run_dir.clone();
+        let removed = tokio::task::spawn_blocking(move || remove_unused(&run_dir, "prune"));
+        removed.await.map_err(|error| CommandError::Runtime(error.into()))??;
+    }
     writeln!(io::stdout(), "let go of {} layers, {}", pruned.snapshots, human(pruned.size_bytes))?;
     Ok(())
 }

@@ -52,7 +52,10 @@ pub fn exit_code(error: &CommandError) -> ExitCode {
     match error {
         CommandError::Discovery(_) | CommandError::Confine(_) => ExitCode::Unreachable,
         CommandError::Usage(_) => ExitCode::Usage,
-        CommandError::Output(_) | CommandError::Runtime(_) | CommandError::Stats { .. } => ExitCode::Store,
+        CommandError::Output(_)
+        | CommandError::Runtime(_)
+        | CommandError::Network(_)
+        | CommandError::Stats { .. } => ExitCode::Store,
         CommandError::Store(error) => store_code(error),
         CommandError::NoSuchImage { .. } => ExitCode::Usage,
         CommandError::Cancelled { terminated: true } => ExitCode::Terminated,

@@ -115,8 +115,10 @@ pub(crate) fn replacing(place: &Path, judge: &Containerd) -> Result<(), Failed> 
 pub(crate) fn refusals(place: &Path) -> Result<(), Failed> {
     let device = |major| Content::CharDevice { major, minor: 0 };
     let nobody = Metadata { uid: u32::MAX, ..Metadata::of_root(0o644, 0) };
-    let missing = || Content::File { size_bytes: 1, open: Box::new(|| File::open("/nowhere")) };
-    let longer = || Content::File { size_bytes: 0, open: Box::new(|| File::open("/proc/self/stat")) };
+    let missing =
+        || Content::File { size_bytes: 1, open: Box::new(|| Ok(Box::new(File::open("/nowhere")?))) };
+    let longer =
+        || Content::File { size_bytes: 0, open: Box::new(|| Ok(Box::new(File::open("/proc/self/stat")?))) };
     let cases: Vec<(Vec<LayerEntry>, &str)> = vec![
         (
             vec![entry("b", 0, text("")), entry("a", 0, text(""))],

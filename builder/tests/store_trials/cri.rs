@@ -8,8 +8,8 @@ use containerd_client::services::v1::{CreateImageRequest, Image};
 use containerd_client::types;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::{ImageSpec, RemoveImageRequest};
-use pushless::image::{ChainId, Digest, ImageReference};
-use pushless::store::{Cri, Descriptor, ImageOutcome, Labels, StoreError, labels};
+use pushless::image::{ChainId, Descriptor, Digest, ImageReference};
+use pushless::store::{Cri, ImageOutcome, Labels, StoreError, labels};
 
 use super::{Bench, Outcome, descriptor, diff_id, equal, labelled, rooted};
 

@@ -13,8 +13,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use pushless::image::{ChainId, DiffId, Digest};
-use pushless::store::{Descriptor, GcOutcome, Labels, Store, labels};
+use pushless::image::{ChainId, Descriptor, DiffId, Digest};
+use pushless::store::{GcOutcome, Labels, Store, labels};
 
 pub(crate) type Outcome = anyhow::Result<()>;
 pub(crate) type Run = fn(Bench) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -137,11 +137,7 @@ pub(crate) fn rooted(more: impl IntoIterator<Item = (String, String)>) -> Labels
 }
 
 pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest: Digest::of(bytes),
-        size_bytes: bytes.len() as u64,
-    }
+    Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the callers compare temporaries")]

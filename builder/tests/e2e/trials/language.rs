@@ -21,11 +21,11 @@ pub const ALL: &[(&str, Run)] = &[
 ];
 
 fn arguments(lab: &Lab) -> Result<(), Failed> {
-    let context = Context::new(&format!(
+    let context = Context::new(
         "ARG TAG=1\nFROM shakedown.test/busybox:$TAG\nARG WHO=world\nENV GREETING=hello OTHER=\"a b\"\nWORKDIR /app\n\
          COPY . .\nRUN echo $GREETING $WHO $OTHER > said\nRUN [\"/bin/sh\", \"-c\", \"pwd > exec\"]\n\
-         CMD [\"cat\", \"/app/said\"]\n"
-    ));
+         CMD [\"cat\", \"/app/said\"]\n",
+    );
     context.write("sub/file", "content\n");
     let name = "shakedown.test/e2e/arguments:1";
     lab.build(name, &context, &[]).success()?;
