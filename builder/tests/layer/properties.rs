@@ -193,7 +193,7 @@ fn fitting(wanted: &[Copied], view: &View) -> Vec<LayerEntry> {
                 let mut file = tempfile::tempfile().expect("a file");
                 file.write_all(text.as_bytes()).expect("written");
                 std::io::Seek::rewind(&mut file).expect("rewound");
-                Content::File { size_bytes: text.len() as u64, open: Box::new(move || Ok(file)) }
+                Content::File { size_bytes: text.len() as u64, open: Box::new(move || Ok(Box::new(file))) }
             }
             _ => Content::Bytes(copied.text.clone().into()),
         };
