@@ -23,7 +23,7 @@ conformance:
 bench:
 	setup/install.sh conformance
 	cargo build --release --locked
-	$(if $(filter 0,$(shell id -u)),,sudo -E) target/release/shakedown run --bench-only --out target/shakedown
+	$(if $(filter 0,$(shell id -u)),,sudo -E) target/release/shakedown run --filter bench --out target/shakedown
 
 containerd2:
 	setup/containerd2.sh

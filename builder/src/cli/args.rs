@@ -78,6 +78,9 @@ pub struct BuildArgs {
     /// runc [default: $PATH, else the folders of k3s, microk8s and k0s]
     #[arg(long, value_name = "PROGRAM")]
     pub runc: Option<PathBuf>,
+    /// The cgroup that RUN steps belong below [default: $PUSHLESS_CGROUP_PARENT, else the root, or in a pod its own]
+    #[arg(long, value_name = "CGROUP")]
+    pub cgroup_parent: Option<PathBuf>,
     /// The directory that COPY reads
     #[arg(value_name = "CONTEXT")]
     pub context: PathBuf,

@@ -95,7 +95,8 @@ impl Node {
         let state = StateDir::new(root.as_deref(), &address, &namespace, &snapshotter);
         let run_dir =
             std::env::var_os("PUSHLESS_RUN_DIR").map_or_else(|| DEFAULT_RUN_DIR.into(), PathBuf::from);
-        Ok(Self { store, paths: NodePaths { run_dir, state, runc }, discovery })
+        let cgroup_parent = std::env::var_os("PUSHLESS_CGROUP_PARENT").map(PathBuf::from);
+        Ok(Self { store, paths: NodePaths { run_dir, state, runc, cgroup_parent }, discovery })
     }
 
     fn upkeep(&self) -> Upkeep<'_> {
@@ -117,7 +118,10 @@ pub(super) async fn execute(line: CommandLine) -> Result<(), CommandError> {
 
 async fn build_image(node: &NodeArgs, args: BuildArgs) -> Result<(), CommandError> {
     let request = request(&args)?;
-    let node = Node::find(node, args.runc.clone())?;
+    let mut node = Node::find(node, args.runc.clone())?;
+    if args.cgroup_parent.is_some() {
+        node.paths.cgroup_parent.clone_from(&args.cgroup_parent);
+    }
     let (events, stream) = EventSink::channel();
     let (handle, cancel) = Cancel::new();
     let shown = tokio::spawn(progress::follow(progress::display(args.progress, args.quiet), stream));

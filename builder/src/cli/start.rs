@@ -28,10 +28,12 @@ pub fn main() -> std::process::ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("PUSHLESS_LOG"))
         .with_writer(std::io::stderr)
         .init();
+    // Where progress was shown, the command's output was on the screen already.
+    let silent = matches!(&line.command, Command::Build(build) if build.quiet);
     match run(line) {
         Ok(()) => code(ExitCode::Success),
         Err(error) => {
-            report(&error);
+            report(&error, silent);
             code(exit::exit_code(&error))
         }
     }
@@ -52,9 +54,10 @@ fn run(line: CommandLine) -> Result<(), CommandError> {
 }
 
 /// Tells the failure; the last line carries the cause, for tools such as Tilt show only that one.
-fn report(error: &CommandError) {
+fn report(error: &CommandError, silent: bool) {
     let diagnostic = exit::diagnostic(error);
-    if let CommandError::Build(BuildError::Step(failure)) = error
+    if silent
+        && let CommandError::Build(BuildError::Step(failure)) = error
         && !failure.tail.is_empty()
     {
         eprintln!("the command's last output:");

@@ -62,7 +62,7 @@ pub async fn build(
 
     let _in_use = paths.state.lock_shared()?;
     store.ensure_namespace().await?;
-    collect::collect(store, &paths.state, &paths.run_dir).await?;
+    collect::collect(store, paths).await?;
     let upkeep = Upkeep { store, state: &paths.state };
     upkeep.restore_index().await?;
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::error::BuildError;
 use super::layer_step::join;
-use super::session::plugin_directories;
+use super::session::{NodePaths, plugin_directories};
 use crate::cache::StateDir;
 use crate::sandbox::build_lock;
 use crate::sandbox::cgroup::Cgroups;
@@ -40,11 +40,8 @@ pub(crate) fn retract(state: &StateDir, build: &str) -> Result<(), BuildError> {
 }
 
 /// Removes what dead builds have left. Does nothing, and calls nobody, when no build has died.
-pub(crate) async fn collect(
-    store: &Store,
-    state: &StateDir,
-    run_dir: &std::path::Path,
-) -> Result<(), BuildError> {
+pub(crate) async fn collect(store: &Store, paths: &NodePaths) -> Result<(), BuildError> {
+    let NodePaths { state, run_dir, .. } = paths;
     for build in announced(state)? {
         if build_lock::is_live(run_dir, &build)? {
             continue;
@@ -64,7 +61,7 @@ pub(crate) async fn collect(
         return Ok(());
     }
     let ids: Vec<&str> = dead.iter().map(build_lock::DeadBuild::id).collect();
-    Cgroups::discover(&build_lock::run_dir_suffix(run_dir))?.collect(|build| ids.contains(&build))?;
+    Cgroups::discover(run_dir, paths.cgroup_parent.as_deref())?.collect(|build| ids.contains(&build))?;
     let directory = run_dir.to_owned();
     let collected = tokio::task::spawn_blocking(move || Network::collect(&directory, &plugin_directories()));
     join(collected.await)??;

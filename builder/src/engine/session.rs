@@ -39,6 +39,8 @@ pub struct NodePaths {
     pub state: StateDir,
     /// runc, if the user named one.
     pub runc: Option<PathBuf>,
+    /// The cgroup that RUN steps belong below, if the user named one.
+    pub cgroup_parent: Option<PathBuf>,
 }
 
 /// One build under way.
@@ -115,6 +117,7 @@ impl Session {
         let options = SandboxOptions {
             run_dir: self.paths.run_dir.clone(),
             runc: self.paths.runc.clone(),
+            cgroup_parent: self.paths.cgroup_parent.clone(),
             cni_directories: plugin_directories(),
         };
         let made = Arc::new(Sandbox::new(options, self.lock().await?.clone(), self.scratch().await?)?);

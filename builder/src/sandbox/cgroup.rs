@@ -12,6 +12,8 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::build_lock::run_dir_suffix;
+
 /// Name of the directory that holds the builds, in each hierarchy, before the run directory's suffix.
 const NAME: &str = "pushless";
 
@@ -58,6 +60,11 @@ pub struct Cgroups {
     unified: bool,
 }
 
+/// `parent` without its leading slash and without any way up.
+fn below_root(parent: &Path) -> PathBuf {
+    parent.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}
+
 struct MountedHierarchy<'a> {
     device: &'a str,
     root: &'a str,
@@ -67,20 +74,25 @@ struct MountedHierarchy<'a> {
 }
 
 impl Cgroups {
-    /// Reads which hierarchies are mounted and where this process is in them. `suffix` is the run directory's, see
-    /// [`super::build_lock::run_dir_suffix`].
+    /// Reads which hierarchies are mounted and where this process is in them. Builds of different run directories have
+    /// different names there, see [`run_dir_suffix`]. `parent` is where the user wants them, from the root of each
+    /// hierarchy; by default that is the root, in a pod the pod's own cgroup.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
-    pub fn discover(suffix: &str) -> Result<Self, CgroupError> {
+    pub fn discover(run_dir: &Path, parent: Option<&Path>) -> Result<Self, CgroupError> {
         let read = |path: &str| std::fs::read_to_string(path).map_err(at("read", Path::new(path)));
         let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
         let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || own.contains("kubepods");
-        Ok(Self::new(&mounts, &own, in_pod, &format!("{NAME}{suffix}")))
+        let name = format!("{NAME}{}", run_dir_suffix(run_dir));
+        Ok(match parent {
+            Some(parent) => Self::new(&mounts, &own, false, &below_root(parent).join(name)),
+            None => Self::new(&mounts, &own, in_pod, Path::new(&name)),
+        })
     }
 
     /// Pure part of [`Cgroups::discover`], from the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
-    fn new(mounts: &str, own: &str, in_pod: bool, name: &str) -> Self {
+    fn new(mounts: &str, own: &str, in_pod: bool, name: &Path) -> Self {
         let mut seen = Vec::new();
         let mut bases = Vec::new();
         let mut unified = None;
@@ -319,9 +331,17 @@ mod tests {
 ";
 
     #[test]
+    fn a_parent_that_the_user_names_holds_in_every_hierarchy() {
+        let parent = below_root(Path::new("/ci/../job-1/"));
+        let cgroups = Cgroups::new(VERSION_1, "5:cpu:/elsewhere\n", false, &parent.join(NAME));
+        assert_eq!(cgroups.step_path("b", "1"), Path::new("/ci/job-1/pushless/b/1"));
+        assert!(cgroups.bases.iter().all(|base| base.ends_with("ci/job-1/pushless")), "{:?}", cgroups.bases);
+    }
+
+    #[test]
     fn version_1_on_a_host() {
         let own = "2:cpu,cpuacct:/user.slice\n1:name=systemd:/user.slice/x\n0::/user.slice\n";
-        let cgroups = Cgroups::new(VERSION_1, own, false, NAME);
+        let cgroups = Cgroups::new(VERSION_1, own, false, Path::new(NAME));
         assert_eq!(
             cgroups.bases,
             ["unified/pushless", "cpu,cpuacct/pushless", "systemd/pushless"]
@@ -334,7 +354,7 @@ mod tests {
     #[test]
     fn version_1_in_a_pod() {
         let own = "2:cpu,cpuacct:/kubepods/pod1/c1\n1:name=systemd:/kubepods/pod1/c1\n0::/\n";
-        let cgroups = Cgroups::new(VERSION_1, own, true, NAME);
+        let cgroups = Cgroups::new(VERSION_1, own, true, Path::new(NAME));
         assert_eq!(
             cgroups.bases,
             [
@@ -350,7 +370,7 @@ mod tests {
     #[test]
     fn a_mounted_subtree_hides_the_path_above_it() {
         let mounts = "31 30 0:27 /kubepods/pod1 /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        let cgroups = Cgroups::new(mounts, "0::/kubepods/pod1/c1\n", true, NAME);
+        let cgroups = Cgroups::new(mounts, "0::/kubepods/pod1/c1\n", true, Path::new(NAME));
         assert_eq!(cgroups.bases, [Path::new("/sys/fs/cgroup/c1/pushless")]);
         assert_eq!(cgroups.step_path("b", "3"), Path::new("/c1/pushless/b/3"));
     }
@@ -364,7 +384,7 @@ mod tests {
             ("0::/kubepods.slice/c1\n", true, "/kubepods.slice/c1/pushless/b/3"),
             ("0::/../../elsewhere\n", true, "/pushless/b/3"),
         ] {
-            let cgroups = Cgroups::new(mounts, own, in_pod, NAME);
+            let cgroups = Cgroups::new(mounts, own, in_pod, Path::new(NAME));
             assert!(cgroups.unified);
             assert_eq!(cgroups.step_path("b", "3"), Path::new(path), "{own}");
         }

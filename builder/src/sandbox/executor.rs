@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc};
 
-use super::build_lock::{BuildLock, BuildLockError, is_live, run_dir_suffix};
+use super::build_lock::{BuildLock, BuildLockError, is_live};
 use super::cgroup::{CgroupError, Cgroups};
 use super::hosts;
 use super::network::{Network, NetworkError};
@@ -110,6 +110,8 @@ pub struct SandboxOptions {
     pub run_dir: PathBuf,
     /// runc, when the user gave one.
     pub runc: Option<PathBuf>,
+    /// The cgroup that steps belong below, from the root of each hierarchy; see [`Cgroups::discover`].
+    pub cgroup_parent: Option<PathBuf>,
     /// Directories to look for CNI plugins in; [`super::network::PLUGIN_DIRECTORIES`] by default.
     pub cni_directories: Vec<PathBuf>,
 }
@@ -145,7 +147,7 @@ impl Sandbox {
         scratch: Arc<Scratch>,
     ) -> Result<Self, SandboxError> {
         let runc = Runc::discover(options.runc.as_deref())?;
-        let cgroups = Cgroups::discover(&run_dir_suffix(&options.run_dir))?;
+        let cgroups = Cgroups::discover(&options.run_dir, options.cgroup_parent.as_deref())?;
         // A build whose state cannot be told counts as alive: its cgroups cost less than a running build.
         if let Err(error) = cgroups.collect(|build| matches!(is_live(&options.run_dir, build), Ok(false))) {
             tracing::warn!(%error, "cgroups of a dead build are left for a later one to collect");

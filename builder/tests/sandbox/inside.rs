@@ -131,6 +131,7 @@ impl Build {
     fn another_sandbox(&self, cni_directories: &[PathBuf]) -> Sandbox {
         let lock = Arc::new(BuildLock::acquire(&self.run_dir).expect("a lock"));
         let options = SandboxOptions {
+            cgroup_parent: None,
             run_dir: self.run_dir.clone(),
             runc: None,
             cni_directories: cni_directories.to_vec(),
