@@ -28,6 +28,9 @@ if [ "$purpose" != build ]; then
     packages+=(busybox-static)
   fi
 fi
+if [ "$purpose" = test ]; then
+  need strace strace
+fi
 if [ "$purpose" = conformance ]; then
   need dockerd docker.io
 fi

@@ -13,6 +13,7 @@ use crate::lab::{BASE, Context, Lab};
 pub const ALL: &[(&str, Run)] = &[
     ("an_unchanged_rebuild_writes_nothing", noop),
     ("one_changed_file_costs_a_fixed_number_of_calls", budget),
+    ("this_process_never_syncs", syncs),
     ("only_what_depends_on_a_change_is_executed", dependents),
     ("no_cache_executes_everything", no_cache),
     ("equal_files_from_another_recipe_hit", equal_content),
@@ -81,6 +82,35 @@ fn budget(lab: &Lab) -> Result<(), Failed> {
         writes,
         BTreeMap::from([("Commit", 1), ("Create", 1), ("Prepare", 1), ("Update", 1), ("Write", 3)]),
     )
+}
+
+/// A sync waits for the disk, some milliseconds each time. containerd makes those that its database needs; files of a
+/// layer are hashed again after a reboot instead.
+fn syncs(lab: &Lab) -> Result<(), Failed> {
+    let (name, context) = ("shakedown.test/e2e/syncs:1", two_steps("syncs"));
+    let traced = |lab: &Lab| -> Result<String, Failed> {
+        let trace = context.path().with_extension("trace");
+        let pushless = lab.command();
+        let mut strace = std::process::Command::new("strace");
+        strace
+            .args(["-f", "-qq", "-e", "trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync", "-o"])
+            .arg(&trace);
+        strace.arg(pushless.get_program());
+        for (variable, value) in pushless.get_envs() {
+            match value {
+                Some(value) => strace.env(variable, value),
+                None => strace.env_remove(variable),
+            };
+        }
+        lab.build_by(strace, name, &context, &[]).success()?;
+        Ok(std::fs::read_to_string(&trace)?)
+    };
+    let calls =
+        |text: &str| text.lines().filter(|line| line.contains("sync")).map(str::to_owned).collect::<Vec<_>>();
+    expect(calls(&traced(lab)?), Vec::new())?;
+    expect(calls(&traced(lab)?), Vec::new())?;
+    context.write("file", "two");
+    expect(calls(&traced(lab)?), Vec::new())
 }
 
 fn dependents(lab: &Lab) -> Result<(), Failed> {
