@@ -124,9 +124,10 @@ fn index(lab: &Lab) -> Result<(), Failed> {
 fn foreign_index(lab: &Lab) -> Result<(), Failed> {
     let registry = Registry::start(lab.node().dir())?;
     let mut layout = Layout::default();
+    // Other content than in the trial before: blobs that an image here refers to would not go.
     let mut images = Vec::new();
     for platform in [foreign_platform(), Platform::new("linux", "s390x", "")] {
-        images.push(layout.image(&platform, &[("platform", 0o644, platform.to_string().as_bytes())])?);
+        images.push(layout.image(&platform, &[("foreign", 0o644, platform.to_string().as_bytes())])?);
     }
     let index = layout.index(&images);
     let base = publish(lab, &registry, &layout, index.clone(), "foreign:1")?;
