@@ -3,6 +3,7 @@
 //!
 //! Needs root; as a plain user the trials are reported as ignored. containerd 2.x is taken from
 //! `target/containerd-2` (`make containerd2`) or from `PUSHLESS_TEST_CONTAINERD2`; without it those trials are ignored.
+//! So are the trials that pull, without the package `docker-registry`.
 
 mod lab;
 mod trials;
