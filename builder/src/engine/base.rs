@@ -66,7 +66,7 @@ async fn resolve(
 ) -> Result<BaseImage, BuildError> {
     let platform = Platform::of_this_node();
     let manifest = match local(session, reference, &platform, location).await? {
-        Local::Usable(manifest) => manifest,
+        Local::Usable(manifest) => *manifest,
         Local::Lacking(state) => {
             let target = match remembered(session, reference).await? {
                 Some(target) => target,
@@ -102,7 +102,7 @@ async fn resolve(
 
 /// What containerd has under a name.
 enum Local {
-    Usable(Document<Manifest>),
+    Usable(Box<Document<Manifest>>),
     /// Nothing for this node; the text goes on after the image's name.
     Lacking(String),
 }
@@ -126,7 +126,7 @@ async fn local(
         Err(BuildError::Store(error)) if error.is_not_found() && session.cri.is_some() => {
             Ok(Local::Lacking(format!("is in containerd without its manifest for {platform}")))
         }
-        read => read.map(Local::Usable),
+        read => read.map(|manifest| Local::Usable(Box::new(manifest))),
     }
 }
 

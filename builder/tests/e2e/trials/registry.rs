@@ -30,10 +30,7 @@ const LOCAL: &str = "shakedown.test/e2e/pushed:1";
 fn pulled_once(lab: &Lab) -> Result<(), Failed> {
     let registry = Registry::start(lab.node().dir())?;
     let mut layout = Layout::default();
-    // A layer that no other image of this containerd has.
-    let shell = std::fs::read("/bin/busybox")?;
-    let files: [layout::File<'_>; 2] = [("bin/sh", 0o755, &shell), ("origin", 0o644, b"registry\n")];
-    let image = layout.image(&Platform::of_this_node(), &files)?;
+    let image = with_shell(&mut layout, "registry\n")?;
     let base = publish(lab, &registry, &layout, image, "base:1")?;
 
     let context = Context::new(&format!(
@@ -69,7 +66,9 @@ fn missing_tag(lab: &Lab) -> Result<(), Failed> {
 
 fn removed_base(lab: &Lab) -> Result<(), Failed> {
     let registry = Registry::start(lab.node().dir())?;
-    let base = registry.push(lab.node(), BASE, "base:1")?;
+    let mut layout = Layout::default();
+    let image = with_shell(&mut layout, "removed\n")?;
+    let base = publish(lab, &registry, &layout, image, "base:1")?;
     let context = Context::new(&format!("FROM {base}\nRUN echo one > /file\n"));
     let ran = lab.build(NAME, &context, &[]).success()?;
     expect(pulls(&ran), 1)?;
@@ -77,10 +76,12 @@ fn removed_base(lab: &Lab) -> Result<(), Failed> {
     registry.stop()?;
     lab.cri_remove_all()?;
     lab.collect_garbage()?;
-    expect(lab.ctr(&["images", "ls", "-q"])?.trim(), "")?;
+    // Records that CRI does not know may stay, such as those of names that nobody normalised.
+    let left = lab.ctr(&["images", "ls", "-q"])?;
+    require(!left.contains(&base) && !left.contains(NAME), &format!("the records are gone: {left}"))?;
 
     let rebuilt = lab.build(NAME, &context, &[]).success();
-    context.write("Dockerfile", &format!("FROM {base}\nRUN echo two > /file\n"));
+    context.write("Dockerfile", &format!("FROM {base}\nRUN read line < /origin; echo two $line > /file\n"));
     let rebuilt_id = lab.target(NAME);
     let changed = lab.build(NAME, &context, &[]).success();
     lab.seed()?;
@@ -88,7 +89,7 @@ fn removed_base(lab: &Lab) -> Result<(), Failed> {
     expect((pulls(&rebuilt), rebuilt.steps().0), (0, 0))?;
     expect(rebuilt_id?, id)?;
     expect((pulls(&changed), changed.steps().0), (0, 1))?;
-    expect(&*lab.look(NAME, &["cat", "/file"])?, "two\n")?;
+    expect(&*lab.look(NAME, &["/bin/sh", "-c", "read line < /file; echo $line"])?, "two removed\n")?;
     expect(lab.is_complete(NAME)?, true)
 }
 
@@ -157,6 +158,13 @@ fn foreign_index(lab: &Lab) -> Result<(), Failed> {
     require(ran.last_line().contains(LOCAL), &format!("the image is named: {}", ran.last_line()))?;
     let (wanted, offered) = (Platform::of_this_node(), foreign_platform());
     ran.says(&format!("for {offered}, linux/s390x, not for {wanted}")).map(drop)
+}
+
+/// An image with a shell in a layer that no other image of this containerd has.
+fn with_shell(layout: &mut Layout, origin: &str) -> Result<Value, Failed> {
+    let shell = std::fs::read("/bin/busybox")?;
+    let files = [("bin/sh", 0o755, shell.as_slice()), ("origin", 0o644, origin.as_bytes())];
+    layout.image(&Platform::of_this_node(), &files)
 }
 
 fn foreign_platform() -> Platform {
