@@ -20,6 +20,7 @@ if [ "$purpose" != build ]; then
   need ip iproute2
   need iptables iptables
   need busybox busybox-static
+  need docker-registry docker-registry
   if [ ! -x /usr/lib/cni/bridge ] && [ ! -x /opt/cni/bin/bridge ]; then
     packages+=(containernetworking-plugins)
   fi
@@ -53,3 +54,7 @@ fi
 echo "setup: installing ${packages[*]}"
 "${elevate[@]}" apt-get update -qq
 DEBIAN_FRONTEND=noninteractive "${elevate[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}"
+case " ${packages[*]} " in
+  # Debian starts the packaged registry and has it listen on all addresses; the tests run a private one of their own.
+  *" docker-registry "*) [ ! -d /run/systemd/system ] || "${elevate[@]}" systemctl disable -q --now docker-registry ;;
+esac

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A private containerd for tests and conformance runs: own root, state, socket and CNI configuration in one directory,
-//! base images made from the host's busybox, and nothing left behind.
+//! base images made from the host's busybox, a private registry to pull from, and nothing left behind.
 //!
 //! A [`Node`] is meant to run inside [`confine::enter`]: when that supervisor dies, even by `SIGKILL`, the kernel ends
 //! every process and every mount of the node. What can remain is directories and cgroups; the next run takes those with
@@ -15,6 +15,7 @@ mod leftovers;
 mod mounts;
 mod node;
 mod processes;
+mod registry;
 mod run_directory;
 mod shim_directory;
 mod teardown;
@@ -27,5 +28,6 @@ pub use inventory::{Difference, Inventory, InventoryError, Residue, ResidueKind}
 pub use leftovers::{Leftovers, LeftoversError};
 pub use node::{Node, NodeError, NodeOptions};
 pub use processes::ProcessMarker;
+pub use registry::{Registry, RegistryError};
 pub use run_directory::{RunDirectoryError, RunId};
 pub use teardown::TeardownError;

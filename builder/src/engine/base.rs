@@ -65,12 +65,12 @@ async fn resolve(
     location: &Location,
 ) -> Result<BaseImage, BuildError> {
     let platform = Platform::of_this_node();
-    let manifest = match find_local(session, reference).await? {
-        Some(target) => read_manifest(session, reference, target, &platform, location).await?,
-        None => {
+    let manifest = match local(session, reference, &platform, location).await? {
+        Local::Usable(manifest) => *manifest,
+        Local::Lacking(state) => {
             let target = match remembered(session, reference).await? {
                 Some(target) => target,
-                None => pull(session, reference, location).await?,
+                None => pull(session, reference, &state, location).await?,
             };
             read_manifest(session, reference, target, &platform, location).await?
         }
@@ -98,6 +98,36 @@ async fn resolve(
         .collect();
     let chain = pin(session, reference, manifest.digest(), manifest.value().config.digest, &layers).await?;
     Ok(BaseImage { config: config.value().clone(), layers, chain })
+}
+
+/// What containerd has under a name.
+enum Local {
+    Usable(Box<Document<Manifest>>),
+    /// Nothing for this node; the text goes on after the image's name.
+    Lacking(String),
+}
+
+async fn local(
+    session: &Session,
+    reference: &ImageReference,
+    platform: &Platform,
+    location: &Location,
+) -> Result<Local, BuildError> {
+    let Some(target) = find_local(session, reference).await? else {
+        return Ok(Local::Lacking("is not in containerd".to_owned()));
+    };
+    let read = read_manifest(session, reference, target, platform, location).await;
+    // A pull for another platform leaves records without content for this one; so does containerd 2.4 when it refuses
+    // a pull for want of this platform. The registry may have it, perhaps by now.
+    match read {
+        Err(BuildError::BasePlatform { offered, .. }) if session.cri.is_some() && !offered.is_empty() => {
+            Ok(Local::Lacking(format!("is in containerd for {}, not for {platform}", offered.join(", "))))
+        }
+        Err(BuildError::Store(error)) if error.is_not_found() && session.cri.is_some() => {
+            Ok(Local::Lacking(format!("is in containerd without its manifest for {platform}")))
+        }
+        read => read.map(|manifest| Local::Usable(Box::new(manifest))),
+    }
 }
 
 /// The record under the full name, or under the very text that an importing tool may have stored without normalising.
@@ -142,6 +172,7 @@ async fn remembered(session: &Session, reference: &ImageReference) -> Result<Opt
 async fn pull(
     session: &Session,
     reference: &ImageReference,
+    state: &str,
     location: &Location,
 ) -> Result<Descriptor, BuildError> {
     let location = || Box::new(location.clone());
@@ -152,7 +183,7 @@ async fn pull(
             namespace: session.store.namespace().to_owned(),
         });
     };
-    session.events.notice(format!("{reference} is not in containerd; pulling it through CRI"));
+    session.events.notice(format!("{reference} {state}; pulling it through CRI"));
     let pulled = cri.pull(reference).await;
     pulled.map_err(|source| BuildError::Pull {
         reference: reference.clone(),

@@ -3,6 +3,7 @@
 //!
 //! Needs root; as a plain user the trials are reported as ignored. containerd 2.x is taken from
 //! `target/containerd-2` (`make containerd2`) or from `PUSHLESS_TEST_CONTAINERD2`; without it those trials are ignored.
+//! So are the trials that pull, without the package `docker-registry`.
 
 mod lab;
 mod trials;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use confine::Confinement;
 use lab::Lab;
 use libtest_mimic::{Arguments, Trial};
-use shakedown_node::ContainerdBinaries;
+use shakedown_node::{ContainerdBinaries, Registry};
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -24,6 +25,10 @@ fn main() {
     ];
     if plain_user {
         eprintln!("these tests need root; they are reported as ignored, not as passed");
+    }
+    let registry = Registry::find();
+    if let Err(error) = &registry {
+        eprintln!("trials with a registry are reported as ignored (package docker-registry): {error}");
     }
     let will_run = !plain_user && !arguments.list;
     if will_run {
@@ -43,13 +48,14 @@ fn main() {
             _ => None,
         };
         for (trial, run) in trials::all() {
+            let ignored = plain_user || absent || (registry.is_err() && trials::needs_registry(trial));
             let lab = lab.clone();
             let trial = Trial::test(format!("{name}::{trial}"), move || {
                 let lab = lab.as_deref().expect("invariant: an ignored trial does not run");
                 let _alone = lab.alone();
                 run(lab)
             });
-            trials.push(trial.with_ignored_flag(plain_user || absent));
+            trials.push(trial.with_ignored_flag(ignored));
         }
         labs.extend(lab);
     }

@@ -6,6 +6,7 @@ mod commands;
 mod crash;
 mod failures;
 mod language;
+mod registry;
 mod upkeep;
 
 use libtest_mimic::Failed;
@@ -17,7 +18,12 @@ pub type Run = fn(&Lab) -> Result<(), Failed>;
 
 /// Every trial by name.
 pub fn all() -> Vec<(&'static str, Run)> {
-    [cache::ALL, commands::ALL, crash::ALL, failures::ALL, language::ALL, upkeep::ALL].concat()
+    [cache::ALL, commands::ALL, crash::ALL, failures::ALL, language::ALL, registry::ALL, upkeep::ALL].concat()
+}
+
+/// Whether a trial pulls from a registry of its own.
+pub fn needs_registry(trial: &str) -> bool {
+    registry::ALL.iter().any(|(name, _)| *name == trial)
 }
 
 #[track_caller]
