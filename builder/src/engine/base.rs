@@ -81,6 +81,13 @@ async fn resolve(
         location: Box::new(location.clone()),
         source,
     })?;
+    let found = config.value().platform();
+    if !found.architecture.is_empty() && platform.rank(&found).is_none() {
+        // As in BuildKit, where a single manifest of another platform is a warning: its files may be all that is wanted.
+        session
+            .events
+            .notice(format!("{reference} is for {found}, not for {platform}: its programs may not run"));
+    }
     let diff_ids = config.value().rootfs.diff_ids.clone();
     let descriptors = &manifest.value().layers;
     if descriptors.len() != diff_ids.len() {

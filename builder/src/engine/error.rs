@@ -93,7 +93,7 @@ pub enum BuildError {
         namespace: String,
     },
     /// A base image could not be pulled.
-    #[error("pull base image {reference}")]
+    #[error("get the base of a stage")]
     Pull {
         /// Its name.
         reference: ImageReference,

@@ -2,6 +2,7 @@
 //! What a Dockerfile says is what the image is.
 
 use libtest_mimic::Failed;
+use pushless::image::Digest;
 
 use super::{Run, expect, require};
 use crate::lab::{BASE, Context, Lab};
@@ -18,6 +19,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("mount_stubs_stay_out_of_the_layer", stubs),
     ("a_base_has_many_names", base_names),
     ("another_namespace_is_built_without_cri", other_namespace),
+    ("a_base_of_another_platform_is_told", foreign_base),
 ];
 
 fn arguments(lab: &Lab) -> Result<(), Failed> {
@@ -221,4 +223,33 @@ fn other_namespace(lab: &Lab) -> Result<(), Failed> {
     let mut command = lab.command();
     command.env("CONTAINERD_NAMESPACE", "e2e-other");
     expect(lab.build_by(command, name, &context, &[]).success()?.writes(), 0)
+}
+
+/// A single manifest, without an index to choose from, whose config is for another machine.
+fn foreign_base(lab: &Lab) -> Result<(), Failed> {
+    let (layer, name) = (vec![0_u8; 1024], "shakedown.test/e2e/foreign-base:1");
+    let digest = Digest::of(&layer).hex();
+    let config = format!(
+        "{{\"architecture\":\"s390x\",\"os\":\"linux\",\"config\":{{}},\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"sha256:{digest}\"]}}}}"
+    );
+    let manifest =
+        format!("[{{\"Config\":\"config.json\",\"RepoTags\":[\"{name}\"],\"Layers\":[\"layer.tar\"]}}]");
+    let context = Context::new(&format!("FROM {name}\nLABEL a=1\n"));
+    let archive = context.path().with_extension("tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&archive)?);
+    for (member, bytes) in
+        [("manifest.json", manifest.as_bytes()), ("config.json", config.as_bytes()), ("layer.tar", &layer)]
+    {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append_data(&mut header, member, bytes)?;
+    }
+    tar.finish()?;
+    lab.ctr(&["images", "import", "--all-platforms", &archive.display().to_string()])?;
+    lab.build("shakedown.test/e2e/foreign:1", &context, &[])
+        .success()?
+        .says("is for linux/s390x, not for")
+        .map(drop)
 }
