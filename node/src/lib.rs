@@ -18,6 +18,7 @@ mod processes;
 mod run_directory;
 mod shim_directory;
 mod teardown;
+mod test_place;
 mod workloads;
 
 pub use base_image::{BaseImage, BaseImageError};
@@ -29,3 +30,4 @@ pub use node::{Node, NodeError, NodeOptions};
 pub use processes::ProcessMarker;
 pub use run_directory::{RunDirectoryError, RunId};
 pub use teardown::TeardownError;
+pub use test_place::{TestPlace, TestPlaceError};
