@@ -76,13 +76,17 @@ impl TestPlace {
         self.run.path()
     }
 
-    /// Has the cgroup `name`, a path from the root of each hierarchy, removed if this program is killed.
+    /// Has the cgroup `name`, as `/name` below the root of each hierarchy, removed with the place.
     ///
     /// # Errors
-    /// When the claim cannot be written down.
+    /// When the claim cannot be written down, or `name` is not that of one cgroup directly below the root.
     pub fn claim_cgroup(&self, name: &str) -> io::Result<()> {
+        if !cgroups::is_removable(name) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let mut claims = File::options().append(true).create(true).open(self.path().join(CLAIMS))?;
-        writeln!(claims, "{name}")
+        // In one write: trials claim at the same time.
+        claims.write_all(format!("{name}\n").as_bytes())
     }
 }
 
