@@ -42,11 +42,7 @@ fn main() -> ExitCode {
         let place = Arc::clone(&place);
         move || sigkill(&place)
     };
-    trials.push(trial(
-        "killing_the_supervisor_leaves_no_process_and_no_mount",
-        plain_user.as_deref(),
-        body,
-    ));
+    trials.push(trial("killing_the_supervisor_leaves_no_process_and_no_mount", plain_user.as_deref(), body));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

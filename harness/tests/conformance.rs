@@ -159,7 +159,8 @@ impl Stage {
             .map_err(|error| shown(&error))?;
         let out = tempfile::tempdir().map_err(|error| shown(&error))?;
         let binaries = ContainerdBinaries::find("SHAKEDOWN_CONTAINERD").map_err(|error| shown(&error))?;
-        let parent_dir = out.path().join("nodes");
+        // The place of this program, and a short name: dockerd's sockets lie deep below.
+        let parent_dir = std::env::temp_dir().join("n");
         let (cluster, columns) = runtime.block_on(async {
             let options = ClusterOptions { binaries, parent_dir, keep: false };
             let cluster = Cluster::start(options).await.map_err(|error| shown(&error))?;

@@ -59,7 +59,8 @@ impl TestPlace {
             return Err(TestPlaceError::Threads { threads });
         }
         let user = rustix::process::geteuid().as_raw();
-        let place = Self::below(&std::env::temp_dir().join(format!("shakedown-tests-{user}")))?;
+        // Short, for the path of a socket far below it has a limit.
+        let place = Self::below(&std::env::temp_dir().join(format!("sdt-{user}")))?;
         // SAFETY: no other thread reads the environment, for there is none.
         unsafe { std::env::set_var("TMPDIR", place.path()) };
         Ok(place)

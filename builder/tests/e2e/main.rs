@@ -11,12 +11,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use confine::Confinement;
 use lab::Lab;
-use libtest_mimic::Arguments;
+use libtest_mimic::{Arguments, Trial};
 use shakedown_node::{ContainerdBinaries, TestPlace};
 use shakedown_testing::trial;
 
 /// Starts with the first trial that runs.
 type Started = Mutex<Option<Arc<Lab>>>;
+
+/// The same trials, those of the two containerds in turn: trials of one wait for each other.
+fn alternating(mut first: Vec<Trial>) -> Vec<Trial> {
+    let second = first.split_off(first.len() / 2);
+    first.into_iter().zip(second).flat_map(<[Trial; 2]>::from).collect()
+}
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -47,7 +53,7 @@ fn main() -> ExitCode {
         }
         labs.push(started);
     }
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let conclusion = libtest_mimic::run(&arguments, alternating(trials));
     for started in labs {
         let lab = started.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(lab) = lab.and_then(Arc::into_inner) {
