@@ -4,30 +4,34 @@
 
 use std::os::unix::fs::chown;
 use std::path::Path;
+use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use pushless::context::{
     EntryKind, IgnoreFile, SelectedSource, SourceEntry, SourceTree, StatCache, SystemClock, select,
     selection_digest,
 };
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
+use shakedown_node::TestPlace;
+use shakedown_testing::trial;
 
 /// `cap_net_bind_service=ep`, as `setcap` writes it (`VFS_CAP_REVISION_2`).
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-fn main() {
-    let plain_user = !rustix::process::geteuid().is_root();
-    if plain_user {
-        eprintln!("these tests need root to give files away; they are reported as ignored, not as passed");
-    }
-    let trials = [
-        Trial::test("owners_are_kept_in_a_root_file_system_and_dropped_in_a_context", owners),
-        Trial::test("a_capability_is_found_on_any_regular_file", capability),
-        Trial::test("a_capability_comes_from_the_cache_and_its_change_is_seen", cached_capability),
-        Trial::test("devices_are_kept", devices),
-    ]
-    .map(|trial| trial.with_ignored_flag(plain_user));
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit();
+type Body = fn() -> Result<(), Failed>;
+
+const TRIALS: [(&str, Body); 4] = [
+    ("owners_are_kept_in_a_root_file_system_and_dropped_in_a_context", owners),
+    ("a_capability_is_found_on_any_regular_file", capability),
+    ("a_capability_comes_from_the_cache_and_its_change_is_seen", cached_capability),
+    ("devices_are_kept", devices),
+];
+
+fn main() -> ExitCode {
+    let plain_user = shakedown_testing::root("give files away");
+    let _place = TestPlace::enter().expect("a place");
+    let trials = TRIALS.map(|(name, run)| trial(name, plain_user.as_deref(), run));
+    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
 }
 
 fn take(tree: &SourceTree, cache: &StatCache, source: &str) -> Result<Vec<SelectedSource>, Failed> {

@@ -9,28 +9,41 @@ mod inside;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use confine::{Confinement, enter};
 use libtest_mimic::{Arguments, Failed, Trial};
+use shakedown_node::TestPlace;
+use shakedown_testing::{descendants, is_running, trial};
 
 const ROLE: &str = "PUSHLESS_TEST_ROLE";
 const DIRECTORY: &str = "PUSHLESS_TEST_DIRECTORY";
 
-fn main() {
+fn main() -> ExitCode {
     if let Ok(role) = std::env::var(ROLE) {
         let directory = std::env::var_os(DIRECTORY).expect("a directory for the role");
-        return inside::play(&role, Path::new(&directory));
+        inside::play(&role, Path::new(&directory));
+        return ExitCode::SUCCESS;
     }
-    let plain_user = !rustix::process::geteuid().is_root();
-    if plain_user {
-        eprintln!("these tests need root to run containers; they are reported as ignored, not as passed");
+    let plain_user = shakedown_testing::root("run containers");
+    if plain_user.is_none() {
+        // A kill of this program then ends what it has started, too.
+        enter(Confinement { network: false, reap_orphans: true }).expect("namespaces");
     }
-    let mut trials: Vec<Trial> =
-        inside::TRIALS.iter().map(|(name, _)| Trial::test(*name, || passes_inside(name))).collect();
-    trials.push(Trial::test("killing_the_supervisor_leaves_no_process_and_no_mount", sigkill));
-    let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(plain_user)).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    let place = Arc::new(TestPlace::enter().expect("a place"));
+    let mut trials: Vec<Trial> = Vec::new();
+    for (name, _) in inside::TRIALS {
+        let place = Arc::clone(&place);
+        trials.push(trial(*name, plain_user.as_deref(), move || passes_inside(name, &place)));
+    }
+    let body = {
+        let place = Arc::clone(&place);
+        move || sigkill(&place)
+    };
+    trials.push(trial("killing_the_supervisor_leaves_no_process_and_no_mount", plain_user.as_deref(), body));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 fn start(role: &str, directory: &Path) -> Child {
@@ -43,8 +56,15 @@ fn start(role: &str, directory: &Path) -> Child {
         .expect("the test's own binary")
 }
 
-fn passes_inside(role: &str) -> Result<(), Failed> {
+/// A directory for one trial, and its builds' cgroup.
+fn directory(place: &TestPlace) -> Result<tempfile::TempDir, Failed> {
     let directory = tempfile::tempdir()?;
+    place.claim_cgroup(&format!("/{}", inside::cgroup(directory.path())))?;
+    Ok(directory)
+}
+
+fn passes_inside(role: &str, place: &TestPlace) -> Result<(), Failed> {
+    let directory = directory(place)?;
     let output = start(role, directory.path()).wait_with_output()?;
     if std::env::var_os("PUSHLESS_TEST_VERBOSE").is_some() {
         eprint!("{}", String::from_utf8_lossy(&output.stdout));
@@ -66,8 +86,8 @@ fn nothing_left(directory: &Path) -> Result<(), Failed> {
     if left.is_empty() { Ok(()) } else { Err(format!("cgroups are left: {left:?}").into()) }
 }
 
-fn sigkill() -> Result<(), Failed> {
-    let directory = tempfile::tempdir()?;
+fn sigkill(place: &TestPlace) -> Result<(), Failed> {
+    let directory = directory(place)?;
     let mut child = start("sleeps", directory.path());
     let mut line = String::new();
     let read = BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line);
@@ -77,7 +97,7 @@ fn sigkill() -> Result<(), Failed> {
     child.wait()?;
     read.and(killed)?;
     let limit = Instant::now() + Duration::from_secs(2);
-    while inside.iter().any(|pid| inside::runs(*pid)) {
+    while inside.iter().any(|pid| is_running(*pid)) {
         if Instant::now() > limit {
             return Err("a process outlived the supervisor by 2 s".into());
         }
@@ -93,17 +113,4 @@ fn sigkill() -> Result<(), Failed> {
         return Err(format!("no container to kill: {line} {inside:?}").into());
     }
     nothing_left(directory.path())
-}
-
-fn descendants(of: u32) -> Vec<u32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{of}/task")) else { return Vec::new() };
-    let mut found = Vec::new();
-    for thread in threads.flatten() {
-        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-            found.push(child);
-            found.extend(descendants(child));
-        }
-    }
-    found
 }

@@ -1,79 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The store module on real containerds, and the behaviour of containerd that the engine's rules rest on.
 //!
-//! Needs root; as a plain user the trials are reported as ignored. Every trial runs against each containerd that is
-//! there: Debian's, and a 2.x named by `PUSHLESS_TEST_CONTAINERD2` (else `target/containerd-2/containerd`). Trials of
-//! one containerd run one after the other, for garbage collection knows no namespaces.
+//! Needs root. Every trial runs on each of [`ContainerdBinaries::both`]; as a plain user, or without that containerd, it
+//! is reported as ignored with the reason. Trials of one containerd run one after the other, for garbage collection
+//! knows no namespaces.
 
-#[path = "support/containerd.rs"]
-mod containerd;
 #[path = "store_trials/mod.rs"]
 mod store_trials;
 
-use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use confine::Confinement;
-use containerd::Containerd;
-use libtest_mimic::{Arguments, Failed, Trial};
-use store_trials::{Bench, TRIALS};
+use libtest_mimic::{Arguments, Failed};
+use shakedown_node::{ContainerdBinaries, Node, NodeOptions, TestPlace};
+use shakedown_testing::trial;
+use store_trials::{Bench, Run, TRIALS};
+use tokio::runtime::Runtime;
 
 /// One version under test; started by its first trial.
-struct Version {
-    label: &'static str,
-    binary: PathBuf,
-    running: Mutex<Option<Containerd>>,
-}
+#[derive(Default)]
+struct Version(Mutex<Option<(Runtime, Node)>>);
 
-fn main() {
+fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let plain_user = !rustix::process::geteuid().is_root();
-    if plain_user {
-        eprintln!("these tests need root to run containerd; they are reported as ignored, not as passed");
-    } else if !arguments.list {
+    let plain_user = shakedown_testing::root("run containerd");
+    if plain_user.is_none() {
         confine::enter(Confinement { network: true, reap_orphans: true }).expect("namespaces");
     }
-    let second = std::env::var_os("PUSHLESS_TEST_CONTAINERD2").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/containerd-2/containerd"),
-        PathBuf::from,
-    );
-    let versions = [("containerd-1.6", PathBuf::from("/usr/bin/containerd")), ("containerd-2", second)]
-        .map(|(label, binary)| Arc::new(Version { label, binary, running: Mutex::new(None) }));
+    let place = TestPlace::enter().expect("a place");
+    let mut versions = Vec::new();
     let mut trials = Vec::new();
-    for version in &versions {
-        let absent = !version.binary.exists();
-        if absent {
-            eprintln!("{}: {} is not there; its trials are ignored", version.label, version.binary.display());
-        }
+    for (label, binaries) in ContainerdBinaries::both() {
+        let missing = plain_user.clone().or_else(|| binaries.as_ref().err().map(ToString::to_string));
+        let version = Arc::new(Version::default());
         for (name, run, on_request) in TRIALS {
-            let (version, name, run) = (version.clone(), *name, *run);
-            trials.push(
-                Trial::test(format!("{}/{name}", version.label), move || in_turn(&version, name, run))
-                    .with_ignored_flag(plain_user || absent || *on_request),
-            );
+            let (version, name, run) = (Arc::clone(&version), *name, *run);
+            let options = binaries.as_ref().ok().map(|binaries| NodeOptions {
+                cni: false,
+                ..NodeOptions::new(binaries.clone(), place.path().join("nodes"))
+            });
+            let body = move || {
+                version.in_turn(options.expect("invariant: without it the trial is ignored"), name, run)
+            };
+            let trial = trial(format!("{label}/{name}"), missing.as_deref(), body);
+            trials.push(trial.with_ignored_flag(*on_request));
         }
+        versions.push(version);
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     for version in &versions {
-        // Ends containerd and removes its directory: statics and `exit` would leave it.
-        version.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let started = version.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((runtime, node)) = started {
+            runtime.block_on(node.stop()).expect("nothing is left");
+        }
     }
-    conclusion.exit();
+    conclusion.exit_code()
 }
 
-fn in_turn(version: &Version, name: &str, run: store_trials::Run) -> Result<(), Failed> {
-    let mut running = version.running.lock().unwrap_or_else(PoisonError::into_inner);
-    let socket = match &*running {
-        Some(containerd) => containerd.socket(),
-        None => running.insert(Containerd::start(&version.binary)?).socket(),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let outcome = runtime.block_on(async {
-        let bench = Bench::new(socket, version.label == "containerd-2", name).await?;
-        tokio::time::timeout(std::time::Duration::from_secs(60), run(bench))
-            .await
-            .map_err(|_| anyhow::anyhow!("the trial took more than 60 s"))?
-    });
-    // The chain of causes, for the first of them names only the operation.
-    outcome.map_err(|error| format!("{error:#}").into())
+impl Version {
+    fn in_turn(&self, options: NodeOptions, name: &str, run: Run) -> Result<(), Failed> {
+        let mut started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (runtime, node) = match &mut *started {
+            Some(started) => started,
+            none => {
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+                let node = runtime.block_on(Node::start(options))?;
+                none.insert((runtime, node))
+            }
+        };
+        let second = node.binaries().version().major >= 2;
+        let outcome = runtime.block_on(async {
+            let bench = Bench::new(node.address(), second, name)?;
+            tokio::time::timeout(Duration::from_secs(60), run(bench))
+                .await
+                .map_err(|_| anyhow::anyhow!("the trial took more than 60 s"))?
+        });
+        // The chain of causes, for the first of them names only the operation.
+        outcome.map_err(|error| format!("{error:#}").into())
+    }
 }

@@ -80,12 +80,13 @@ pub fn enter(confinement: Confinement) -> Result<(), ConfineError> {
     let (watch, alive) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(at("make a pipe"))?;
     unshare(libc::CLONE_NEWPID, "make a pid namespace")?;
+    let blocked = supervisor::Blocked::new();
     match fork()? {
         Fork::Parent { child } => {
             drop(watch);
             // `alive` stays open until this process ends: that is how the child learns of a death before its own
             // death signal was set.
-            let status = supervisor::supervise(child);
+            let status = supervisor::supervise(child, &blocked);
             drop(alive);
             std::process::exit(status)
         }
@@ -116,8 +117,9 @@ pub fn enter(confinement: Confinement) -> Result<(), ConfineError> {
         && let Fork::Parent { child } = fork()?
     {
         // PID 1 ends: the kernel kills whatever is left in the namespace.
-        std::process::exit(supervisor::supervise(child));
+        std::process::exit(supervisor::supervise(child, &blocked));
     }
+    blocked.lift();
     // Nested confinement keeps the outer record: both are private, and the first is the one with more around it.
     let _ = ENTERED.set(confinement);
     Ok(())

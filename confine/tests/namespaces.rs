@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use confine::{Confinement, enter};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
+use shakedown_testing::{descendants, is_running, trial};
 
 const ROLE: &str = "CONFINE_TEST_ROLE";
 
@@ -16,22 +17,22 @@ fn main() {
     if let Ok(role) = std::env::var(ROLE) {
         return play(&role);
     }
-    let plain_user = !rustix::process::geteuid().is_root();
-    if plain_user {
-        eprintln!("these tests need root to make namespaces; they are reported as ignored, not as passed");
-    }
-    let trials = [
-        Trial::test("the_rest_runs_as_pid_1_with_its_own_proc", pid_one),
-        Trial::test("the_exit_code_comes_out", exit_code),
-        Trial::test("a_death_by_signal_comes_out_as_128_plus_its_number", signal_code),
-        Trial::test("a_forwarded_signal_reaches_the_inside", forwards),
-        Trial::test("killing_the_supervisor_leaves_no_process_and_no_mount", sigkill),
-        Trial::test("orphans_are_reaped_and_end_with_the_program", orphans),
-        Trial::test("the_network_namespace_has_only_a_raised_loopback", network),
-    ]
-    .map(|trial| trial.with_ignored_flag(plain_user));
+    let missing = shakedown_testing::root("make namespaces");
+    let trials = TRIALS.map(|(name, run)| trial(name, missing.as_deref(), run));
     libtest_mimic::run(&Arguments::from_args(), trials.into()).exit();
 }
+
+type Body = fn() -> Result<(), Failed>;
+
+const TRIALS: [(&str, Body); 7] = [
+    ("the_rest_runs_as_pid_1_with_its_own_proc", pid_one),
+    ("the_exit_code_comes_out", exit_code),
+    ("a_death_by_signal_comes_out_as_128_plus_its_number", signal_code),
+    ("a_forwarded_signal_reaches_the_inside", forwards),
+    ("killing_the_supervisor_leaves_no_process_and_no_mount", sigkill),
+    ("orphans_are_reaped_and_end_with_the_program", orphans),
+    ("the_network_namespace_has_only_a_raised_loopback", network),
+];
 
 /// The inside of each trial.
 fn play(role: &str) {
@@ -141,7 +142,7 @@ fn sigkill() -> Result<(), Failed> {
     child.wait()?;
     // The death signal is sent while the supervisor exits; give the kernel the time to tear the namespace down.
     let limit = Instant::now() + Duration::from_secs(2);
-    while inside.iter().any(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+    while inside.iter().any(|pid| is_running(*pid)) {
         if Instant::now() > limit {
             return Err("a process of the namespace outlived its supervisor by 2 s".into());
         }
@@ -163,14 +164,4 @@ fn network() -> Result<(), Failed> {
     expect(line.split(' ').next(), Some("lo"))?;
     expect(line.contains("eth"), false)?;
     expect(child.wait()?.code(), Some(0))
-}
-
-fn descendants(of: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
-    let mut found = Vec::new();
-    for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-        found.push(child);
-        found.extend(descendants(child));
-    }
-    found
 }

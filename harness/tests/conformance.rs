@@ -3,8 +3,11 @@
 //!
 //! As a plain user, or without the builder, a trial is reported as ignored with the reason; what a builder does not
 //! claim is ignored while it runs. Filters, lists and formats are those of the standard test binary.
+//!
+//! Pushless is taken from beside this program's folder, where `cargo test --workspace` puts it before any test runs.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use confine::Confinement;
@@ -13,11 +16,14 @@ use shakedown::adapter::{self, Environment};
 use shakedown::cluster::{Cluster, ClusterOptions};
 use shakedown::scenario::{self, Scenario};
 use shakedown::trial::{Cancellation, Candidate, Column, Executor, NodeSide, chain, describe};
-use shakedown_node::{BaseImage, ContainerdBinaries};
+use shakedown_node::{BaseImage, ContainerdBinaries, TestPlace};
 use shakedown_report::Verdict;
 use tokio::runtime::Runtime;
 
-fn main() {
+/// The builders whose absence is a failure, separated by spaces.
+const REQUIRED: &str = "SHAKEDOWN_TEST_REQUIRE";
+
+fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let scenarios = or_exit(scenario::load_all(&root.join("scenarios")));
@@ -25,31 +31,29 @@ fn main() {
     let environment = environment();
     let candidates: Vec<_> =
         adapters.into_iter().map(|adapter| Candidate::look_for(adapter, &environment)).collect();
-    let plain_user = !rustix::process::geteuid().is_root();
-    if plain_user {
-        eprintln!(
-            "these trials need root for a private containerd; they are reported as ignored, not as passed"
-        );
-    } else if !arguments.list {
+    let plain_user = shakedown_testing::root("run containerd");
+    if plain_user.is_none() {
         // While there is one thread, and before anything is started: it all ends with this process.
         confine::enter(Confinement { network: true, reap_orphans: true }).expect("private namespaces");
     }
+    let _place = TestPlace::enter().expect("a place");
     let stage = Arc::new(Stage::new(root.join("scenarios"), candidates.clone(), environment));
+    let required = std::env::var(REQUIRED).unwrap_or_default();
     let mut trials = Vec::new();
     for (column, candidate) in candidates.iter().enumerate() {
-        if let Err(absence) = &candidate.programs {
-            eprintln!(
-                "{} is ignored: {}; help: {}",
-                candidate.name(),
-                describe(absence),
-                absence.install_hint
-            );
-        }
+        let missing = plain_user.clone().or_else(|| {
+            let absence = candidate.programs.as_ref().err()?;
+            Some(format!("{}; help: {}", describe(absence), absence.install_hint))
+        });
+        let required = plain_user.is_none() && required.split(' ').any(|name| name == candidate.name());
         for scenario in &scenarios {
             let name = format!("{}/{}", candidate.name(), scenario.id.value.as_str());
-            let (stage, scenario) = (Arc::clone(&stage), scenario.clone());
-            let trial = Trial::ignorable_test(name, move || stage.run(&scenario, column));
-            trials.push(trial.with_ignored_flag(plain_user || candidate.programs.is_err()));
+            let (stage, scenario, missing) = (Arc::clone(&stage), scenario.clone(), missing.clone());
+            trials.push(Trial::ignorable_test(name, move || match missing {
+                Some(reason) if required => Err(reason.into()),
+                Some(reason) => Ok(Completion::ignored_with(reason)),
+                None => stage.run(&scenario, column),
+            }));
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -57,7 +61,7 @@ fn main() {
     if let Some(stage) = Arc::into_inner(stage) {
         stage.put_away();
     }
-    conclusion.exit();
+    conclusion.exit_code()
 }
 
 fn or_exit<T>(loaded: Result<Vec<T>, Vec<shakedown::document::DocumentError>>) -> Vec<T> {
@@ -155,7 +159,8 @@ impl Stage {
             .map_err(|error| shown(&error))?;
         let out = tempfile::tempdir().map_err(|error| shown(&error))?;
         let binaries = ContainerdBinaries::find("SHAKEDOWN_CONTAINERD").map_err(|error| shown(&error))?;
-        let parent_dir = out.path().join("nodes");
+        // The place of this program, and a short name: dockerd's sockets lie deep below.
+        let parent_dir = std::env::temp_dir().join("n");
         let (cluster, columns) = runtime.block_on(async {
             let options = ClusterOptions { binaries, parent_dir, keep: false };
             let cluster = Cluster::start(options).await.map_err(|error| shown(&error))?;

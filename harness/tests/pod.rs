@@ -1,43 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pods on a real private containerd: the installed one and the one that `SHAKEDOWN_TEST_CONTAINERD2` names. Needs root;
-//! as a plain user the trials are reported as ignored.
+//! Pods on real private containerds: [`ContainerdBinaries::both`]. Needs root; as a plain user, or without that
+//! containerd, a trial is reported as ignored with the reason.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use confine::Confinement;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use shakedown::cluster::{Cluster, ClusterOptions};
 use shakedown::pod::{ImageRoot, PodError, PodRequest, StoreTier};
-use shakedown_node::{BaseImage, ContainerdBinaries, Inventory, ResidueKind};
+use shakedown_node::{BaseImage, ContainerdBinaries, Inventory, ResidueKind, TestPlace};
+use shakedown_testing::trial;
 
-const SECOND: &str = "SHAKEDOWN_TEST_CONTAINERD2";
-const SECOND_DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/containerd-2/containerd");
-
-fn main() {
-    let plain_user = !rustix::process::geteuid().is_root();
-    if plain_user {
-        eprintln!("these tests need root to run containerd; they are reported as ignored, not as passed");
-    } else {
+fn main() -> ExitCode {
+    let plain_user = shakedown_testing::root("run containerd");
+    if plain_user.is_none() {
         confine::enter(Confinement { network: true, reap_orphans: true }).expect("namespaces");
     }
-    let second = std::env::var_os(SECOND).map_or_else(|| PathBuf::from(SECOND_DEFAULT), PathBuf::from);
-    let subjects =
-        [("installed", ContainerdBinaries::installed()), ("second", ContainerdBinaries::at(&second))];
+    let _place = TestPlace::enter().expect("a place");
     let mut trials = Vec::new();
-    for (name, binaries) in subjects {
-        if let Err(error) = &binaries {
-            eprintln!("the trials of containerd {name:?} are reported as ignored: {error}");
-        }
-        let ignored = plain_user || binaries.is_err();
-        for (trial, run) in TRIALS {
+    for (name, binaries) in ContainerdBinaries::both() {
+        let missing = plain_user.clone().or_else(|| binaries.as_ref().err().map(ToString::to_string));
+        for (title, run) in TRIALS {
             let binaries = binaries.as_ref().ok().cloned();
             let body = move || on_a_cluster(binaries.ok_or("no such containerd")?, run);
-            trials.push(Trial::test(format!("{name}::{trial}"), body).with_ignored_flag(ignored));
+            trials.push(trial(format!("{name}::{title}"), missing.as_deref(), body));
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 type Body = for<'a> fn(&'a Cluster) -> std::pin::Pin<Box<dyn Future<Output = Result<(), Failed>> + 'a>>;

@@ -5,39 +5,46 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use confine::Confinement;
 use libtest_mimic::{Arguments, Failed, Trial};
+use shakedown_node::TestPlace;
 use shakedown_report::{Class, Event, FoldError, Report, Verdict, fold, read_events, schema};
+use shakedown_testing::trial;
 
-fn main() {
-    let plain_user = !rustix::process::geteuid().is_root();
-    if plain_user {
-        eprintln!("trials that start a node need root; they are reported as ignored, not as passed");
+type Body = fn() -> Result<(), Failed>;
+
+fn main() -> ExitCode {
+    let plain_user = shakedown_testing::root("start a node");
+    if plain_user.is_none() {
+        // A kill of this program then ends the runs that it has started, too.
+        confine::enter(Confinement { network: false, reap_orphans: true }).expect("namespaces");
     }
+    let _place = TestPlace::enter().expect("a place");
     let anybody = [
         Trial::test("a_selection_of_nothing_is_4", nothing_selected),
         Trial::test("an_unknown_builder_is_2_and_the_known_ones_are_named", unknown_builder),
         Trial::test("a_bad_document_is_2_and_shown_with_its_place", bad_document),
         Trial::test("the_list_names_scenarios_and_builders", list),
     ];
-    let with_root = [
-        Trial::test("absent_builders_are_reported_and_nothing_ran_is_4", absent),
-        Trial::test("a_builder_that_does_what_must_hold_is_0", holds),
-        Trial::test("a_failure_is_1_and_the_report_is_valid", red),
-        Trial::test("a_build_over_its_limit_is_a_timeout_and_a_deaf_one_a_hang", timeout),
-        Trial::test("what_a_build_leaves_running_is_residue", survivor),
-        Trial::test("a_mount_and_a_lease_that_a_build_leaves_are_residue", litter),
-        Trial::test("a_death_by_signal_is_a_crash", crash),
-        Trial::test("a_builder_whose_daemon_does_not_start_is_an_error_and_70", broken),
-        Trial::test("what_an_adapter_does_not_claim_is_unsupported", unsupported),
-        Trial::test("sigterm_reports_the_rest_as_not_run_and_is_143", || cancelled(libc::SIGTERM, 143)),
-        Trial::test("sigint_reports_the_rest_as_not_run_and_is_130", || cancelled(libc::SIGINT, 130)),
-        Trial::test("sigkill_keeps_the_events_and_the_next_run_collects", killed),
-    ]
-    .map(|trial| trial.with_ignored_flag(plain_user));
-    libtest_mimic::run(&Arguments::from_args(), anybody.into_iter().chain(with_root).collect()).exit();
+    let with_root: [(&str, Body); 12] = [
+        ("absent_builders_are_reported_and_nothing_ran_is_4", absent),
+        ("a_builder_that_does_what_must_hold_is_0", holds),
+        ("a_failure_is_1_and_the_report_is_valid", red),
+        ("a_build_over_its_limit_is_a_timeout_and_a_deaf_one_a_hang", timeout),
+        ("what_a_build_leaves_running_is_residue", survivor),
+        ("a_mount_and_a_lease_that_a_build_leaves_are_residue", litter),
+        ("a_death_by_signal_is_a_crash", crash),
+        ("a_builder_whose_daemon_does_not_start_is_an_error_and_70", broken),
+        ("what_an_adapter_does_not_claim_is_unsupported", unsupported),
+        ("sigterm_reports_the_rest_as_not_run_and_is_143", || cancelled(libc::SIGTERM, 143)),
+        ("sigint_reports_the_rest_as_not_run_and_is_130", || cancelled(libc::SIGINT, 130)),
+        ("sigkill_keeps_the_events_and_the_next_run_collects", killed),
+    ];
+    let with_root = with_root.map(|(name, run)| trial(name, plain_user.as_deref(), run));
+    libtest_mimic::run(&Arguments::from_args(), anybody.into_iter().chain(with_root).collect()).exit_code()
 }
 
 /// Documents, state and report of one trial.

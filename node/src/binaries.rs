@@ -18,6 +18,12 @@ const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 /// Where CNI plugins are looked for when the environment names no folder: Debian's package, then upstream's default.
 const CNI_FOLDERS: [&str; 3] = ["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"];
 
+/// The environment variable that names a containerd of the 2.x line for tests.
+const SECOND: &str = "SHAKEDOWN_TEST_CONTAINERD2";
+
+/// Where `make containerd2` puts it, below the root of the workspace that was compiled.
+const SECOND_DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/containerd-2/containerd");
+
 /// containerd's programs of one installation.
 #[derive(Debug, Clone)]
 pub struct ContainerdBinaries {
@@ -102,6 +108,15 @@ impl ContainerdBinaries {
             Some(path) => Self::at(Path::new(&path)),
             None => Self::installed(),
         }
+    }
+
+    /// What tests run on: the installed containerd as `containerd-1`, and as `containerd-2` one of the 2.x line, which
+    /// is named by `SHAKEDOWN_TEST_CONTAINERD2` or lies where `make containerd2` puts it. Each is there or has a reason.
+    ///
+    /// The names are those of the usual pair; an installed containerd of the 2.x line is still called `containerd-1`.
+    pub fn both() -> [(&'static str, Result<Self, BinariesError>); 2] {
+        let second = env::var_os(SECOND).map_or_else(|| PathBuf::from(SECOND_DEFAULT), PathBuf::from);
+        [("containerd-1", Self::installed()), ("containerd-2", Self::at(&second))]
     }
 
     fn with_folder(containerd: PathBuf, folder: &Path) -> Result<Self, BinariesError> {

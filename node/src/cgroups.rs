@@ -41,8 +41,22 @@ pub(crate) fn members(name: &str) -> io::Result<Vec<i32>> {
     Ok(members)
 }
 
+/// Whether `name` is that of one cgroup directly below the root: a slash and a plain component.
+///
+/// An empty name would be the root itself, and with it everything on the machine.
+pub(crate) fn is_removable(name: &str) -> bool {
+    let component = name.strip_prefix('/').unwrap_or_default();
+    !matches!(component, "" | "." | "..") && !component.contains(['/', '\n'])
+}
+
 /// Kills what is left in the cgroup `name` and removes it with everything below.
+///
+/// Any other name than [`is_removable`] allows is refused.
 pub(crate) fn remove(name: &str) -> io::Result<()> {
+    if !is_removable(name) {
+        let reason = format!("{name:?} does not name one cgroup below the root");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
     let limit = Instant::now() + DRAIN_LIMIT;
     loop {
         for pid in members(name)? {
@@ -82,4 +96,17 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
 /// A cgroup may vanish between being listed and being read: the second answer is then ENODEV.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_the_root_nor_a_path_is_removed() {
+        for name in ["", "/", "/.", "/..", "a", "/a/b", "/a\nb"] {
+            assert_eq!(remove(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
+        }
+        assert!(is_removable("/shakedown-n00000000"));
+    }
 }

@@ -45,15 +45,8 @@ impl Leftovers {
     /// # Errors
     /// The first [`LeftoversError`]; what was collected before stays collected.
     pub fn collect(parent: &Path) -> Result<Self, LeftoversError> {
-        let list = |source| LeftoversError::List { parent: parent.to_owned(), source };
-        let entries = match fs::read_dir(parent) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            entries => entries.map_err(list)?,
-        };
         let mut found = Self::default();
-        for entry in entries {
-            let name = entry.map_err(list)?.file_name();
-            let Some(id) = name.to_str().and_then(RunId::of_lock_file) else { continue };
+        for id in runs_below(parent)? {
             let Some(run) = RunDirectory::adopt(parent, id)? else { continue };
             teardown::remove_traces(&run)?;
             run.remove()?;
@@ -62,4 +55,18 @@ impl Leftovers {
         ShimDirectory::sweep();
         Ok(found)
     }
+}
+
+/// The ids of all runs below `parent` that have a lock file, held or not; an absent parent holds none.
+pub(crate) fn runs_below(parent: &Path) -> Result<Vec<RunId>, LeftoversError> {
+    let list = |source| LeftoversError::List { parent: parent.to_owned(), source };
+    let entries = match fs::read_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(list)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        found.extend(entry.map_err(list)?.file_name().to_str().and_then(RunId::of_lock_file));
+    }
+    Ok(found)
 }

@@ -19,6 +19,7 @@ mod registry;
 mod run_directory;
 mod shim_directory;
 mod teardown;
+mod test_place;
 mod workloads;
 
 pub use base_image::{BaseImage, BaseImageError};
@@ -31,3 +32,4 @@ pub use processes::ProcessMarker;
 pub use registry::{Registry, RegistryError};
 pub use run_directory::{RunDirectoryError, RunId};
 pub use teardown::TeardownError;
+pub use test_place::{TestPlace, TestPlaceError};

@@ -77,12 +77,14 @@ impl fmt::Display for RunId {
 impl RunDirectory {
     /// Makes a fresh directory below `parent`, which is made too if absent.
     pub(crate) fn create(parent: &Path) -> Result<Self, RunDirectoryError> {
-        prepare_parent(parent)?;
         loop {
+            prepare_parent(parent)?;
             let id = RunId::random();
             let lock_path = parent.join(format!("{id}.lock"));
             let file = match File::options().create_new(true).write(true).open(&lock_path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                // Whoever leaves last may remove the empty parent.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => file.map_err(at("create lock file", &lock_path))?,
             };
             if !take(&file, &lock_path)? {
@@ -135,13 +137,17 @@ impl RunDirectory {
     }
 }
 
-/// The parent may lie in a directory that everyone may write to: it must be ours alone.
+/// The parent may lie in a directory that everyone may write to: it must be ours alone. One that is removed meanwhile is
+/// no concern here.
 fn prepare_parent(parent: &Path) -> Result<(), RunDirectoryError> {
     match DirBuilder::new().mode(0o755).recursive(true).create(parent) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made.map_err(at("create directory", parent))?,
     }
-    let meta = fs::symlink_metadata(parent).map_err(at("look at directory", parent))?;
+    let meta = match fs::symlink_metadata(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        meta => meta.map_err(at("look at directory", parent))?,
+    };
     let foreign = meta.uid() != rustix::process::geteuid().as_raw() || meta.permissions().mode() & 0o022 != 0;
     if !meta.is_dir() || foreign {
         let source = io::Error::new(

@@ -1,52 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The promises of a private node on real containerds: the installed one and the one that
-//! `SHAKEDOWN_TEST_CONTAINERD2` names. Needs root; as a plain user the trials are reported as ignored.
+//! The promises of a private node on real containerds: [`ContainerdBinaries::both`]. Needs root; as a plain user, or
+//! without that containerd, a trial is reported as ignored with the reason.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use confine::Confinement;
-use libtest_mimic::{Arguments, Failed, Trial};
-use shakedown_node::{BaseImage, ContainerdBinaries, Leftovers, Node, NodeError, NodeOptions};
+use libtest_mimic::{Arguments, Failed};
+use shakedown_node::{BaseImage, ContainerdBinaries, Leftovers, Node, NodeError, NodeOptions, TestPlace};
+use shakedown_testing::trial;
 
 /// Makes this binary start a node in the directory that it names, and wait.
 const VICTIM: &str = "SHAKEDOWN_TEST_VICTIM_DIR";
 /// Which containerd the victim starts.
 const VICTIM_CONTAINERD: &str = "SHAKEDOWN_TEST_VICTIM_CONTAINERD";
-/// The containerd of the second release line.
-const SECOND: &str = "SHAKEDOWN_TEST_CONTAINERD2";
-const SECOND_DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/containerd-2/containerd");
 
-fn main() {
-    let plain_user = !rustix::process::geteuid().is_root();
-    if plain_user {
-        eprintln!("these tests need root to run containerd; they are reported as ignored, not as passed");
-    } else {
+fn main() -> ExitCode {
+    let plain_user = shakedown_testing::root("run containerd");
+    if plain_user.is_none() {
         confine::enter(Confinement { network: true, reap_orphans: true }).expect("namespaces");
     }
     if let Some(dir) = std::env::var_os(VICTIM) {
-        return victim(Path::new(&dir));
+        victim(Path::new(&dir));
+        return ExitCode::FAILURE;
     }
-    let second = std::env::var_os(SECOND).map_or_else(|| PathBuf::from(SECOND_DEFAULT), PathBuf::from);
-    let subjects =
-        [("installed", ContainerdBinaries::installed()), ("second", ContainerdBinaries::at(&second))];
+    let _place = TestPlace::enter().expect("a place");
     let mut trials = Vec::new();
-    for (name, binaries) in subjects {
-        if let Err(error) = &binaries {
-            eprintln!("the trials of containerd {name:?} are reported as ignored: {error}");
-        }
-        let ignored = plain_user || binaries.is_err();
-        for (trial, run) in TRIALS {
+    for (name, binaries) in ContainerdBinaries::both() {
+        let missing = plain_user.clone().or_else(|| binaries.as_ref().err().map(ToString::to_string));
+        for (title, run) in TRIALS {
             let binaries = binaries.as_ref().ok().cloned();
             let body = move || run(&binaries.ok_or("no such containerd")?);
-            trials.push(Trial::test(format!("{name}::{trial}"), body).with_ignored_flag(ignored));
+            trials.push(trial(format!("{name}::{title}"), missing.as_deref(), body));
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 type Body = fn(&ContainerdBinaries) -> Result<(), Failed>;

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::{ImageSpec, ListImagesRequest, RemoveImageRequest};
 use libtest_mimic::Failed;
 use pushless::image::{ChainId, DiffId};
+use pushless::sandbox::build_lock::run_dir_suffix;
 use pushless::store::{GcOutcome, Store};
-use shakedown_node::{BaseImage, ContainerdBinaries, Node, NodeOptions};
+use shakedown_node::{BaseImage, ContainerdBinaries, Node, NodeOptions, TestPlace};
 use tempfile::TempDir;
 
 /// The base image of every trial.
@@ -27,22 +28,24 @@ pub struct Lab {
     runtime: tokio::runtime::Runtime,
     node: Node,
     dir: TempDir,
+    place: Arc<TestPlace>,
     alone: Mutex<()>,
 }
 
 impl Lab {
-    pub fn start(name: &str, binaries: ContainerdBinaries) -> Self {
+    pub fn start(name: &str, binaries: ContainerdBinaries, place: Arc<TestPlace>) -> Self {
         let dir = tempfile::Builder::new().prefix("pl-").tempdir().expect("a directory");
-        Self::start_at(name, binaries, dir)
+        Self::start_at(name, binaries, dir, place)
     }
 
     /// Another containerd of the same version, with everything below `parent`.
     pub fn start_in(other: &Self, parent: &Path) -> Self {
         let dir = tempfile::Builder::new().prefix("pl-").tempdir_in(parent).expect("a directory");
-        Self::start_at("a further containerd", other.node.binaries().clone(), dir)
+        let place = Arc::clone(&other.place);
+        Self::start_at("a further containerd", other.node.binaries().clone(), dir, place)
     }
 
-    fn start_at(name: &str, binaries: ContainerdBinaries, dir: TempDir) -> Self {
+    fn start_at(name: &str, binaries: ContainerdBinaries, dir: TempDir, place: Arc<TestPlace>) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let node = runtime.block_on(async {
             let node =
@@ -53,7 +56,9 @@ impl Lab {
             node
         });
         eprintln!("{name}: {} ready after {} ms", node.binaries().containerd().display(), node.start_ms());
-        Self { runtime, node, dir, alone: Mutex::new(()) }
+        let lab = Self { runtime, node, dir, place, alone: Mutex::new(()) };
+        lab.place.claim_cgroup(&lab.cgroup()).expect("a claim");
+        lab
     }
 
     /// Waits until no other trial uses this lab.
@@ -85,6 +90,11 @@ impl Lab {
 
     pub fn run_dir(&self) -> PathBuf {
         self.dir.path().join("run")
+    }
+
+    /// The cgroup of this lab's builds, which its run directory gives a name of their own.
+    pub fn cgroup(&self) -> String {
+        format!("/pushless{}", run_dir_suffix(&self.run_dir()))
     }
 
     pub fn state_dir(&self) -> PathBuf {

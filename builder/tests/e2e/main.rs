@@ -1,74 +1,68 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `pushless` end to end on a real private containerd, in both major versions.
+//! `pushless` end to end on real private containerds: [`ContainerdBinaries::both`].
 //!
-//! Needs root; as a plain user the trials are reported as ignored. containerd 2.x is taken from
-//! `target/containerd-2` (`make containerd2`) or from `PUSHLESS_TEST_CONTAINERD2`; without it those trials are ignored.
-//! So are the trials that pull, without the package `docker-registry`.
+//! Needs root; as a plain user, or without that containerd, a trial is reported as ignored with the reason. So are the
+//! trials that pull, without the package `docker-registry`.
 
 mod lab;
 mod trials;
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use confine::Confinement;
 use lab::Lab;
 use libtest_mimic::{Arguments, Trial};
-use shakedown_node::{ContainerdBinaries, Registry};
+use shakedown_node::{ContainerdBinaries, Registry, TestPlace};
+use shakedown_testing::trial;
 
-fn main() {
+/// Starts with the first trial that runs.
+type Started = Mutex<Option<Arc<Lab>>>;
+
+/// The same trials, those of the two containerds in turn: trials of one wait for each other.
+fn alternating(mut first: Vec<Trial>) -> Vec<Trial> {
+    let second = first.split_off(first.len() / 2);
+    first.into_iter().zip(second).flat_map(<[Trial; 2]>::from).collect()
+}
+
+fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let plain_user = !rustix::process::geteuid().is_root();
-    let versions = [
-        ("containerd-1", ContainerdBinaries::installed().ok()),
-        ("containerd-2", ContainerdBinaries::at(&containerd2()).ok()),
-    ];
-    if plain_user {
-        eprintln!("these tests need root; they are reported as ignored, not as passed");
-    }
-    let registry = Registry::find();
-    if let Err(error) = &registry {
-        eprintln!("trials with a registry are reported as ignored (package docker-registry): {error}");
-    }
-    let will_run = !plain_user && !arguments.list;
-    if will_run {
+    let plain_user = shakedown_testing::root("run containerd");
+    if plain_user.is_none() {
         confine::enter(Confinement { network: true, reap_orphans: true }).expect("private namespaces");
     }
+    let place = Arc::new(TestPlace::enter().expect("a place"));
     // Two at a time: each trial has names of its own, and a machine with two cores gains nothing from more.
     arguments.test_threads = arguments.test_threads.or(Some(2));
+    let registry = Registry::find().err().map(|error| format!("{error} (package docker-registry)"));
     let mut trials = Vec::new();
     let mut labs = Vec::new();
-    for (name, binaries) in versions {
-        let absent = binaries.is_none();
-        if absent && !plain_user {
-            eprintln!("{name} is not here, its trials are reported as ignored (see `make containerd2`)");
-        }
-        let lab = match binaries {
-            Some(binaries) if will_run => Some(Arc::new(Lab::start(name, binaries))),
-            _ => None,
-        };
-        for (trial, run) in trials::all() {
-            let ignored = plain_user || absent || (registry.is_err() && trials::needs_registry(trial));
-            let lab = lab.clone();
-            let trial = Trial::test(format!("{name}::{trial}"), move || {
-                let lab = lab.as_deref().expect("invariant: an ignored trial does not run");
+    for (name, binaries) in ContainerdBinaries::both() {
+        let missing = plain_user.clone().or_else(|| binaries.as_ref().err().map(ToString::to_string));
+        let started = Arc::new(Started::default());
+        for (title, run) in trials::all() {
+            let missing =
+                missing.clone().or_else(|| registry.clone().filter(|_| trials::needs_registry(title)));
+            let (binaries, started) = (binaries.as_ref().ok().cloned(), Arc::clone(&started));
+            let place = Arc::clone(&place);
+            trials.push(trial(format!("{name}::{title}"), missing.as_deref(), move || {
+                let binaries = binaries.expect("invariant: without them the trial is ignored");
+                let lab = {
+                    let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
+                    Arc::clone(started.get_or_insert_with(|| Arc::new(Lab::start(name, binaries, place))))
+                };
                 let _alone = lab.alone();
-                run(lab)
-            });
-            trials.push(trial.with_ignored_flag(ignored));
+                run(&lab)
+            }));
         }
-        labs.extend(lab);
+        labs.push(started);
     }
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    for lab in labs {
-        if let Some(lab) = Arc::into_inner(lab) {
+    let conclusion = libtest_mimic::run(&arguments, alternating(trials));
+    for started in labs {
+        let lab = started.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(lab) = lab.and_then(Arc::into_inner) {
             lab.stop();
         }
     }
-    conclusion.exit();
-}
-
-fn containerd2() -> PathBuf {
-    let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/containerd-2/containerd");
-    std::env::var_os("PUSHLESS_TEST_CONTAINERD2").map_or(default, PathBuf::from)
+    conclusion.exit_code()
 }

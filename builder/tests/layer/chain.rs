@@ -11,7 +11,7 @@ use pushless::layer::{
     LayerDigest, LayerEntry, LayerError, Metadata, View, assemble, diff, normalise, verify,
 };
 
-use crate::containerd::Containerd;
+use crate::judge::Judge;
 use crate::overlay::Mounted;
 use crate::tree::{self, Listed};
 
@@ -130,7 +130,7 @@ impl Chain {
     }
 
     /// Unpacks the streams with containerd and compares the two merged trees.
-    pub(crate) fn judge(&self, judge: &Containerd) -> Result<(), Failed> {
+    pub(crate) fn judge(&self, judge: &Judge) -> Result<(), Failed> {
         let mut parent = String::new();
         for tar in &self.tars {
             parent = judge.apply(&parent, tar)?;

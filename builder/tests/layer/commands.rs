@@ -14,7 +14,7 @@ use pushless::layer::{Content, LayerEntry, LayerError, Metadata, diff, normalise
 use rustix::fs::{FileType, Mode, XattrFlags};
 
 use crate::chain::Chain;
-use crate::containerd::Containerd;
+use crate::judge::Judge;
 use crate::tree;
 
 /// `cap_net_bind_service=ep` in the kernel's form (revision 2).
@@ -207,7 +207,7 @@ const TABLE: &[Row] = &[
 ];
 
 /// Each row's members, and the tree that containerd unpacks from them.
-pub(crate) fn table(place: &Path, judge: &Containerd) -> Result<(), Failed> {
+pub(crate) fn table(place: &Path, judge: &Judge) -> Result<(), Failed> {
     let mut failures = String::new();
     for (name, script, step, members) in TABLE {
         let mut chain = base(place);

@@ -11,7 +11,7 @@ use pushless::layer::{Content, LayerEntry, Metadata, View, assemble};
 
 use crate::chain::{Chain, NEW_DIRECTORIES};
 use crate::commands::CAPABILITY;
-use crate::containerd::Containerd;
+use crate::judge::Judge;
 use crate::tree;
 
 fn entry(path: &str, mode: u32, content: Content) -> LayerEntry {
@@ -23,7 +23,7 @@ fn text(text: &str) -> Content {
 }
 
 /// Every type over every other, parents made on the way, and members left out where nothing changed.
-pub(crate) fn replacing(place: &Path, judge: &Containerd) -> Result<(), Failed> {
+pub(crate) fn replacing(place: &Path, judge: &Judge) -> Result<(), Failed> {
     let mut chain = Chain::new(place);
     let steps: [(Vec<LayerEntry>, &[&str]); 4] = [
         (

@@ -1,98 +1,98 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Layers on real overlay mounts, judged by containerd's own unpacker. Needs root; as a plain user the trials are
-//! reported as ignored.
+//! Layers on real overlay mounts, judged by the unpackers of [`ContainerdBinaries::both`]. Needs root; as a plain user, or
+//! without that containerd, a trial is reported as ignored with the reason.
 //!
 //! Every directory is on a tmpfs in a private mount namespace, so nothing outlives the process, whatever ends it.
-//! `PUSHLESS_TEST_CONTAINERD` names the containerd binaries to judge by, separated by colons; without it the one in
-//! `PATH` does. Trials that need it are ignored when there is none.
 
 mod chain;
 mod commands;
-mod containerd;
 mod copies;
+mod judge;
 mod overlay;
 mod properties;
 mod readers;
 mod tree;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use confine::{Confinement, enter};
-use containerd::Containerd;
+use judge::Judge;
 use libtest_mimic::{Arguments, Failed, Trial};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, mount};
+use shakedown_node::{ContainerdBinaries, TestPlace};
+use shakedown_testing::trial;
 
-fn main() {
+type Alone = fn(&Path) -> Result<(), Failed>;
+type Judged = fn(&Path, &Judge) -> Result<(), Failed>;
+
+/// Trials without any containerd.
+const ALONE: [(&str, Alone); 6] = [
+    ("what_no_layer_can_say_is_refused", commands::refusals),
+    ("normalising_leaves_nothing_that_no_layer_carries", commands::normalised),
+    ("bare_marks_of_deletions_are_nothing", commands::bare_deletions),
+    ("verifying_finds_a_change_and_makes_none", commands::verification),
+    ("entries_that_no_layer_can_hold_are_refused", copies::refusals),
+    ("gnu_tar_reads_a_layer", readers::gnu_tar),
+];
+
+/// Trials on each containerd.
+const JUDGED: [(&str, Judged); 3] = [
+    ("commands_give_the_members_they_should", commands::table),
+    ("copies_replace_what_is_below", copies::replacing),
+    ("random_chains_unpack_to_the_same_tree", properties::chains),
+];
+
+fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let plain_user = !rustix::process::geteuid().is_root();
-    if plain_user || arguments.list {
-        if plain_user {
-            eprintln!("these tests need root to mount overlays; they are reported as ignored, not as passed");
-        }
-        let trials = trials(Path::new("/nowhere"), &[]);
-        let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect();
-        libtest_mimic::run(&arguments, trials).exit();
+    let plain_user = shakedown_testing::root("mount overlays");
+    if plain_user.is_none() {
+        enter(Confinement { network: true, reap_orphans: true }).expect("private namespaces");
     }
-    enter(Confinement { network: true, reap_orphans: true }).expect("private namespaces");
-    let place = tempfile::Builder::new().prefix("pl-layer-").tempdir().expect("a temporary directory");
-    mount("tmpfs", place.path(), "tmpfs", MountFlags::empty(), Some(c"mode=0755")).expect("a tmpfs");
-    let judges: Vec<_> = containerd_binaries()
+    let test_place = TestPlace::enter().expect("a place");
+    let place: Arc<Path> = Arc::from(test_place.path().join("layers"));
+    if plain_user.is_none() {
+        std::fs::create_dir(&place).expect("a directory");
+        // It goes with the place.
+        mount("tmpfs", &*place, "tmpfs", MountFlags::empty(), Some(c"mode=0755")).expect("a tmpfs");
+    }
+    let mut trials: Vec<Trial> = ALONE
         .into_iter()
-        .enumerate()
-        .map(|(number, binary)| {
-            Arc::new(Containerd::start(&binary, &place.path().join(format!("c{number}"))))
+        .map(|(name, run)| {
+            let place = Arc::clone(&place);
+            trial(name, plain_user.as_deref(), move || run(&place))
         })
         .collect();
-    let trials = trials(place.path(), &judges);
+    let mut judges = Vec::new();
+    for (containerd, binaries) in ContainerdBinaries::both() {
+        let missing = plain_user.clone().or_else(|| binaries.as_ref().err().map(ToString::to_string));
+        let judge = Arc::new(Mutex::new(None));
+        for (name, run) in JUDGED {
+            let (place, judge) = (Arc::clone(&place), Arc::clone(&judge));
+            let binaries = binaries.as_ref().ok().cloned();
+            trials.push(trial(format!("{name}::{containerd}"), missing.as_deref(), move || {
+                let judge = {
+                    let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+                    match &*judge {
+                        Some(judge) => Arc::clone(judge),
+                        None => {
+                            let binaries = binaries.expect("invariant: without them the trial is ignored");
+                            Arc::clone(judge.insert(Arc::new(Judge::start(binaries, &place)?)))
+                        }
+                    }
+                };
+                run(&place, &judge)
+            }));
+        }
+        judges.push(judge);
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    drop(judges);
-    unmount(place.path(), UnmountFlags::DETACH).expect("the tmpfs goes");
-    drop(place);
-    conclusion.exit();
-}
-
-fn containerd_binaries() -> Vec<PathBuf> {
-    if let Some(list) = std::env::var_os("PUSHLESS_TEST_CONTAINERD") {
-        return std::env::split_paths(&list).collect();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).map(|folder| folder.join("containerd")).find(|file| file.is_file());
-    if found.is_none() {
-        eprintln!("no containerd in PATH: the trials that need one are ignored");
-    }
-    found.into_iter().collect()
-}
-
-fn trials(place: &Path, judges: &[Arc<Containerd>]) -> Vec<Trial> {
-    let place: Arc<Path> = Arc::from(place);
-    let alone = |name: &str, test: fn(&Path) -> Result<(), Failed>| {
-        let place = Arc::clone(&place);
-        Trial::test(name, move || test(&place))
-    };
-    let mut trials = vec![
-        alone("what_no_layer_can_say_is_refused", commands::refusals),
-        alone("normalising_leaves_nothing_that_no_layer_carries", commands::normalised),
-        alone("bare_marks_of_deletions_are_nothing", commands::bare_deletions),
-        alone("verifying_finds_a_change_and_makes_none", commands::verification),
-        alone("entries_that_no_layer_can_hold_are_refused", copies::refusals),
-        alone("gnu_tar_reads_a_layer", readers::gnu_tar),
-    ];
-    type Judged = fn(&Path, &Containerd) -> Result<(), Failed>;
-    let judged: [(&str, Judged); 3] = [
-        ("commands_give_the_members_they_should", commands::table),
-        ("copies_replace_what_is_below", copies::replacing),
-        ("random_chains_unpack_to_the_same_tree", properties::chains),
-    ];
-    for (name, test) in judged {
-        if judges.is_empty() {
-            trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
-        }
-        for judge in judges {
-            let (place, judge) = (Arc::clone(&place), Arc::clone(judge));
-            trials.push(Trial::test(format!("{name}::{}", judge.version), move || test(&place, &judge)));
+    for judge in judges {
+        let judge = judge.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(judge) = judge.and_then(Arc::into_inner) {
+            judge.stop();
         }
     }
-    trials
+    conclusion.exit_code()
 }

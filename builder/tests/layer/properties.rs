@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags}
 
 use crate::chain::Chain;
 use crate::commands::CAPABILITY;
-use crate::containerd::Containerd;
+use crate::judge::Judge;
 
 /// How many stacks are tried in a usual run; `PROPTEST_CASES` asks for more.
 const CASES: u32 = 48;
@@ -120,7 +120,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..5)
 }
 
-pub(crate) fn chains(place: &Path, judge: &Containerd) -> Result<(), Failed> {
+pub(crate) fn chains(place: &Path, judge: &Judge) -> Result<(), Failed> {
     let regressions = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/layer-chains.txt");
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
     let config = Config {

@@ -17,6 +17,7 @@ use pushless::sandbox::overlay::{MountedRoot, mount_root, mount_view};
 use pushless::sandbox::runc::{Outcome, RuncError};
 use pushless::sandbox::scratch::Scratch;
 use pushless::sandbox::user::resolve_user;
+use shakedown_testing::is_running;
 use tokio::sync::mpsc;
 
 type Play = for<'a> fn(&'a mut Build) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -81,9 +82,14 @@ pub(crate) fn play(role: &str, directory: &Path) {
     });
 }
 
+/// The name of the cgroup of the builds whose run directory is below `directory`.
+pub(crate) fn cgroup(directory: &Path) -> String {
+    format!("pushless{}", run_dir_suffix(&directory.join("run")))
+}
+
 /// The cgroups of the builds whose run directory is below `directory`.
 pub(crate) fn cgroups(directory: &Path) -> Vec<PathBuf> {
-    let name = format!("pushless{}", run_dir_suffix(&directory.join("run")));
+    let name = cgroup(directory);
     let mut found = Vec::new();
     let hierarchies =
         std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|entry| entry.path());
@@ -91,13 +97,6 @@ pub(crate) fn cgroups(directory: &Path) -> Vec<PathBuf> {
         found.extend(Some(path.join(&name)).filter(|path| path.exists()));
     }
     found
-}
-
-/// Whether a process is there and has not ended. One that has ended stays visible until its parent looks, and the parent
-/// of an orphan, the system's process 1, may take seconds.
-pub(crate) fn runs(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "))
 }
 
 /// One build with a base layer that holds busybox.
@@ -339,7 +338,7 @@ fn nothing_runs(build: &Build, step: &str) {
     let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
     let others: Vec<u32> = pids
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != 1 && runs(*pid))
+        .filter(|pid| *pid != 1 && is_running(*pid))
         .collect();
     assert!(others.is_empty(), "{others:?}");
     let state: Vec<_> =

@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
+use shakedown_testing::{descendants, is_running};
 
 use super::{Run, expect, require};
 use crate::lab::{BASE, Context, Lab, Ran};
@@ -88,17 +89,16 @@ fn clean(lab: &Lab) -> Result<(), Failed> {
     require(!ingests.contains("pushless-"), &format!("an ingest is left:\n{ingests}"))
 }
 
-/// The cgroups of builds of this lab, which its run directory gives a name of their own.
+/// The cgroups of builds of this lab, in every hierarchy.
 fn cgroups(lab: &Lab) -> Vec<String> {
-    let suffix = pushless::sandbox::build_lock::run_dir_suffix(&lab.run_dir());
-    let name = format!("pushless{suffix}");
+    let name = lab.cgroup();
     let mut hierarchies = vec![Path::new("/sys/fs/cgroup").to_owned()];
     hierarchies.extend(
         std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path()),
     );
     hierarchies
         .iter()
-        .map(|hierarchy| hierarchy.join(&name))
+        .map(|hierarchy| hierarchy.join(name.trim_start_matches('/')))
         .filter(|path| path.is_dir())
         .map(|path| path.display().to_string())
         .collect()
@@ -184,21 +184,4 @@ fn passing_record(lab: &Lab) -> Result<(), Failed> {
     lab.build(name, &context, &[]).success()?;
     lab.collect_garbage()?;
     expect(&*lab.look(name, &["cat", "/stamp"])?, "passing\n")
-}
-
-fn descendants(of: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
-    let mut found = Vec::new();
-    for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-        found.push(child);
-        found.extend(descendants(child));
-    }
-    found
-}
-
-/// A zombie runs nothing any more; only its parent has not looked yet.
-fn is_running(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
-    })
 }

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A private containerd, for nothing but its content store, its overlay snapshotter and its unpacker.
+//! containerd's own unpacker as the judge: its content store, its overlay snapshotter and its differ.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::diff_client::DiffClient;
@@ -12,12 +10,12 @@ use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClien
 use containerd_client::services::v1::snapshots::{
     CommitSnapshotRequest, PrepareSnapshotRequest, ViewSnapshotRequest,
 };
-use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::services::v1::{ApplyRequest, WriteAction, WriteContentRequest};
 use containerd_client::types::{Descriptor, Mount};
 use containerd_client::with_namespace;
 use libtest_mimic::Failed;
 use pushless::image::Digest;
+use shakedown_node::{ContainerdBinaries, Node, NodeOptions};
 use tokio::runtime::Runtime;
 use tonic::Request;
 use tonic::codegen::tokio_stream::once;
@@ -27,69 +25,24 @@ const SNAPSHOTTER: &str = "overlayfs";
 /// Keeps objects that nothing refers to from containerd's garbage collector.
 const PIN: (&str, &str) = ("containerd.io/gc.root", "test");
 
-pub(crate) struct Containerd {
-    pub(crate) version: String,
-    child: Child,
+pub(crate) struct Judge {
+    node: Node,
     runtime: Runtime,
     channel: Channel,
     keys: AtomicU64,
 }
 
-impl Containerd {
-    pub(crate) fn start(binary: &Path, place: &Path) -> Self {
-        std::fs::create_dir_all(place).expect("a directory for containerd");
-        let config = format!(
-            r#"
-            version = 2
-            root = "{0}/root"
-            state = "{0}/state"
-            disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images",
-                "io.containerd.cri.v1.runtime", "io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt",
-                "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs",
-                "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.blockfile"]
-            [grpc]
-              address = "{0}/c.sock"
-            [ttrpc]
-              address = "{0}/t.sock"
-            [debug]
-              level = "warn"
-            "#,
-            place.display()
-        );
-        let config_path = place.join("config.toml");
-        std::fs::write(&config_path, config).expect("a configuration");
-        let log = std::fs::File::create(place.join("log")).expect("a log");
-        let child = Command::new(binary)
-            .arg("--config")
-            .arg(&config_path)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log again"))
-            .stderr(log)
-            .spawn()
-            .expect("containerd starts");
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("tokio");
-        let limit = Instant::now() + Duration::from_secs(20);
-        let (channel, version) = loop {
-            let answer = runtime.block_on(async {
-                let channel = containerd_client::connect(place.join("c.sock")).await.ok()?;
-                let version = VersionClient::new(channel.clone()).version(()).await.ok()?;
-                Some((channel, version.into_inner().version))
-            });
-            if let Some(answer) = answer {
-                break answer;
-            }
-            assert!(
-                Instant::now() < limit,
-                "containerd does not answer: {}",
-                std::fs::read_to_string(place.join("log")).unwrap_or_default()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        Self { version, child, runtime, channel, keys: AtomicU64::new(0) }
+impl Judge {
+    pub(crate) fn start(binaries: ContainerdBinaries, place: &Path) -> Result<Self, Failed> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let options = NodeOptions { cni: false, ..NodeOptions::new(binaries, place.join("nodes")) };
+        let node = runtime.block_on(Node::start(options))?;
+        let channel = runtime.block_on(node.channel())?;
+        Ok(Self { node, runtime, channel, keys: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn stop(self) {
+        self.runtime.block_on(self.node.stop()).expect("nothing is left");
     }
 
     fn key(&self) -> String {
@@ -175,14 +128,6 @@ impl Containerd {
         }
         let media_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
         Ok(Descriptor { media_type, digest, size, ..Descriptor::default() })
-    }
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        // Both fail only when containerd has ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
