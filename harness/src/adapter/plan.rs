@@ -360,6 +360,7 @@ mod tests {
                 ("CONTAINERD_ADDRESS", "/c.sock"),
                 ("CONTAINERD_NAMESPACE", "k8s.io"),
                 ("PATH", "/bin"),
+                ("PUSHLESS_CGROUP_PARENT", "/shakedown/1"),
                 ("PUSHLESS_RUN_DIR", "/state/run"),
                 ("PUSHLESS_STATE_DIR", "/state"),
             ]
