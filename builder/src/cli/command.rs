@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use super::args::{BuildArgs, Command, CommandLine, ImagesArgs, NodeArgs, PruneArgs, RmiArgs};
 use super::progress;
+use super::signals;
 use super::stats;
 use crate::cache::{CacheLimits, StateDir};
-use crate::engine::{
-    BuildError, BuildRequest, Cancel, CancelHandle, DEFAULT_RUN_DIR, EventSink, NodePaths, Upkeep, build,
-};
+use crate::engine::{BuildError, BuildRequest, Cancel, DEFAULT_RUN_DIR, EventSink, NodePaths, Upkeep, build};
 use crate::image::{ImageReference, ManifestOrIndex};
 use crate::sandbox::network::{NetworkError, remove_unused};
 use crate::sandbox::runc::Runc;
@@ -21,6 +20,8 @@ use crate::store::{Discovery, DiscoveryError, Store, StoreError, labels};
 
 /// How long an explicit prune waits for containerd to give the space back.
 const PRUNE_WAIT: Duration = Duration::from_secs(120);
+/// How long a build that was told to end may take to remove what it has made.
+const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -121,8 +122,8 @@ async fn build_image(node: &NodeArgs, args: BuildArgs) -> Result<(), CommandErro
     let (events, stream) = EventSink::channel();
     let (handle, cancel) = Cancel::new();
     let shown = tokio::spawn(progress::follow(progress::display(args.progress, args.quiet), stream));
-    let signals = tokio::spawn(watch_signals(handle));
-    let built = async {
+    let signals = tokio::spawn(signals::raise_at_first(handle));
+    let build = async {
         // Asked once a store, the first time: CRI and this builder must agree on the snapshotter.
         if !node.paths.state.steps().is_dir()
             && let Some(cri) = node.store.cri()
@@ -130,8 +131,14 @@ async fn build_image(node: &NodeArgs, args: BuildArgs) -> Result<(), CommandErro
             node.discovery.check_cri_snapshotter(cri.snapshotter().await?.as_deref())?;
         }
         Ok::<_, CommandError>(build(request, &node.store, &node.paths, &events, &cancel).await?)
-    }
-    .await;
+    };
+    let built = tokio::select! {
+        built = build => built,
+        // Should something hang that can't be given up, what it leaves is for the next build to collect.
+        () = async { cancel.raised().await; tokio::time::sleep(ENDING_LIMIT).await } => {
+            Err(BuildError::Cancelled.into())
+        }
+    };
     drop(events);
     // The display ends with the stream; what a panic in it would say was printed already.
     let _ = shown.await;
@@ -150,22 +157,6 @@ async fn build_image(node: &NodeArgs, args: BuildArgs) -> Result<(), CommandErro
             Ok(())
         }
     }
-}
-
-/// Raises the flag at the first SIGINT or SIGTERM; says whether it was SIGTERM.
-async fn watch_signals(handle: CancelHandle) -> bool {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    let terminated = tokio::select! {
-        _ = interrupt.recv() => false,
-        _ = terminate.recv() => true,
-    };
-    handle.raise();
-    terminated
 }
 
 fn request(args: &BuildArgs) -> Result<BuildRequest, CommandError> {

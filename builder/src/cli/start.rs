@@ -9,6 +9,7 @@ use confine::Confinement;
 use super::args::{Command, CommandLine};
 use super::command::{self, CommandError};
 use super::exit::{self, ExitCode};
+use super::signals;
 use crate::engine::BuildError;
 
 /// Runs the program and returns its exit code.
@@ -39,6 +40,8 @@ pub fn main() -> std::process::ExitCode {
 
 fn run(line: CommandLine) -> Result<(), CommandError> {
     if matches!(line.command, Command::Build(_)) {
+        // First of all: PID 1 does not get a signal that it has no handler for.
+        signals::watch_from_here();
         // A socket out of reach is told as that, not as a lack of privileges for namespaces.
         command::check_socket(&line.node)?;
         confine::enter(Confinement::default())?;
@@ -48,7 +51,10 @@ fn run(line: CommandLine) -> Result<(), CommandError> {
         .enable_all()
         .build()
         .map_err(CommandError::Runtime)?;
-    runtime.block_on(command::execute(line))
+    let done = runtime.block_on(command::execute(line));
+    // What still blocks (a file that is being hashed for a build that was cancelled) is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 /// Tells the failure; the last line carries the cause, for tools such as Tilt show only that one.

@@ -153,7 +153,7 @@ async fn pull(
         });
     };
     session.events.notice(format!("{reference} is not in containerd; pulling it through CRI"));
-    let pulled = cri.pull(reference).await;
+    let pulled = session.cancel.unless_raised(cri.pull(reference)).await.ok_or(BuildError::Cancelled)?;
     pulled.map_err(|source| BuildError::Pull {
         reference: reference.clone(),
         location: location(),

@@ -41,7 +41,7 @@ impl Documents {
 }
 
 /// Gives the stage's image its name, unless the name leads to this very image already.
-pub(crate) async fn finish(mut run: StageRun<'_>) -> Result<BuiltImage, BuildError> {
+pub(crate) async fn finish(run: &mut StageRun<'_>) -> Result<BuiltImage, BuildError> {
     let build = run.build;
     let name = &build.session.request.name;
     let documents = Documents::of(&run.image);
@@ -63,12 +63,13 @@ pub(crate) async fn finish(mut run: StageRun<'_>) -> Result<BuiltImage, BuildErr
         check_top(build, &run.image).await?;
     } else {
         build.session.check_cancelled()?;
-        write(&mut run, &documents).await?;
+        write(run, &documents).await?;
         build.session.store.set_image(name, &target, &image_labels()).await?;
     }
     let visible = match &build.session.cri {
         Some(cri) => {
-            cri.wait_visible(name, documents.config.digest(), VISIBLE_LIMIT).await?;
+            let shown = cri.wait_visible(name, documents.config.digest(), VISIBLE_LIMIT);
+            build.session.unless_cancelled(shown).await?;
             true
         }
         None => false,
@@ -88,7 +89,7 @@ async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<(), Buil
         (Some(_), _) => None,
         (None, Some(chain)) => {
             let held = store.update_snapshot_labels(&chain.to_string(), &holders, &[]).await;
-            held.map_err(|error| run.or_stale(BuildError::Store(error)))?;
+            held.map_err(|error| build.session.or_stale(BuildError::Store(error)))?;
             None
         }
         (None, None) => {
@@ -165,19 +166,19 @@ async fn check_top(build: &Build, image: &StageImage) -> Result<(), BuildError> 
     if build.session.store.snapshot(&chain.to_string()).await?.is_some() {
         return Ok(());
     }
-    Err(BuildError::Stale { hits: image.hits.clone() })
+    Err(build.session.stale())
 }
 
 /// Cached layers must still have their blobs, else the image would not be complete.
 async fn check_hits(build: &Build, image: &StageImage) -> Result<(), BuildError> {
     let mut questions = tokio::task::JoinSet::new();
-    for (_, record) in &image.hits {
+    for record in &image.hits {
         let (store, blob) = (build.session.store.clone(), record.diff_id.0);
         questions.spawn(async move { store.content_info(blob).await });
     }
     while let Some(answer) = questions.join_next().await {
         if super::layer_step::join(answer)??.is_none() {
-            return Err(BuildError::Stale { hits: image.hits.clone() });
+            return Err(build.session.stale());
         }
     }
     Ok(())

@@ -7,13 +7,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fd::OwnedFd;
 
+use super::cancel::Cancel;
 use super::error::BuildError;
 use super::session::{ActiveSnapshot, MountedView, Session};
 use super::stage::StageRun;
 use crate::cache::{StepKey, StepRecord};
 use crate::image::ChainId;
 use crate::layer::{LayerDigest, LayerError, LayerSink, TAR_VERSION, View};
-use crate::store::{ContentWriter, Labels, SnapshotKind, Streamed, labels};
+use crate::store::{BlobSink, ContentWriter, Labels, SnapshotKind, Streamed, labels};
 
 /// A layer that is written but not yet committed.
 #[derive(Debug)]
@@ -68,7 +69,8 @@ impl StageRun<'_> {
     ) -> Result<(), BuildError> {
         self.settle().await?;
         self.build.session.uses(record.chain);
-        self.image.hits.push((key, record));
+        self.build.session.hits(key, record);
+        self.image.hits.push(record);
         self.image.push_layer(&record, created_by);
         Ok(())
     }
@@ -77,17 +79,7 @@ impl StageRun<'_> {
     pub(crate) async fn prepare(&mut self) -> Result<ActiveSnapshot, BuildError> {
         self.settle().await?;
         let prepared = self.build.session.prepare(self.image.chain).await;
-        prepared.map_err(|error| self.or_stale(error))
-    }
-
-    /// A missing snapshot below a hit is a stale record, not a failure of containerd.
-    pub(crate) fn or_stale(&self, error: BuildError) -> BuildError {
-        match error {
-            BuildError::Store(store) if store.is_not_found() && !self.image.hits.is_empty() => {
-                BuildError::Stale { hits: self.image.hits.clone() }
-            }
-            other => other,
-        }
+        prepared.map_err(|error| self.build.session.or_stale(error))
     }
 
     /// Runs `write` on a blocking thread with the upper directory, the parents' view and a sink that feeds the content
@@ -102,17 +94,20 @@ impl StageRun<'_> {
         F: FnOnce(OwnedFd, &View, &mut dyn LayerSink) -> Result<LayerDigest, LayerError> + Send + 'static,
     {
         let build = self.build.session.build_id().await?;
-        let (mut sink, writer) = self.build.session.store.content_writer(build);
+        let (sink, writer) = self.build.session.store.content_writer(build);
         let view: Arc<View> = parents.view.clone();
+        let cancel = self.build.session.cancel.clone();
         let written = tokio::task::spawn_blocking(move || {
+            let mut sink = EndingSink { sink, cancel };
             let digest = write(upper, &view, &mut sink)?;
-            Ok::<_, LayerError>((digest, sink.finish()))
+            Ok::<_, LayerError>((digest, sink.sink.finish()))
         });
         let (digest, finished) = match join(written.await)? {
             Ok(written) => written,
             Err(error) => {
                 // The stream may have broken because containerd refused it: then that is the reason to tell.
                 let refused = writer.abort().await;
+                self.build.session.check_cancelled()?;
                 return Err(refused.err().map_or(BuildError::Layer(error), BuildError::Store));
             }
         };
@@ -153,6 +148,14 @@ impl StageRun<'_> {
         match self.commit_snapshot(Labels::new()).await? {
             Some(layer) => layer.store(&self.build.session).await,
             None => Ok(()),
+        }
+    }
+
+    /// Commits the layer that waits for it although the build ends without an image: the step has finished, and the next
+    /// build need not execute it again. Without this its stream would stay behind in containerd, too.
+    pub(crate) async fn keep_finished(&mut self) {
+        if let Err(error) = self.settle().await {
+            self.build.session.events.notice(format!("a finished step could not be kept: {error}"));
         }
     }
 
@@ -213,7 +216,7 @@ impl StageRun<'_> {
             use rustix::fd::AsFd as _;
             crate::layer::verify(upper.as_fd(), &view, expected).map(drop)
         });
-        let verified = join(verified.await)?;
+        let verified = session.unless_cancelled(async { join(verified.await) }).await?;
         drop(parents);
         session.give_back(look).await?;
         Ok(verified)
@@ -239,6 +242,21 @@ impl StageRun<'_> {
             store.remove_snapshot(name).await.map_err(damaged)?;
         }
         Ok(())
+    }
+}
+
+/// Ends the stream, and with it the blocking work that feeds it, once the build is told to end.
+struct EndingSink {
+    sink: BlobSink,
+    cancel: Cancel,
+}
+
+impl LayerSink for EndingSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.cancel.is_raised() {
+            return Err(io::Error::other("the build was cancelled"));
+        }
+        LayerSink::write(&mut self.sink, bytes)
     }
 }
 

@@ -17,7 +17,7 @@ use super::collect;
 use super::error::BuildError;
 use super::event::EventSink;
 use super::request::BuildRequest;
-use crate::cache::{BootId, StateDir, StepIndex};
+use crate::cache::{BootId, StateDir, StepIndex, StepKey, StepRecord};
 use crate::image::ChainId;
 use crate::layer::View;
 use crate::sandbox::build_lock::BuildLock;
@@ -55,6 +55,8 @@ pub(crate) struct Session {
     scratch: OnceCell<Arc<Scratch>>,
     sandbox: tokio::sync::Mutex<Option<Arc<Sandbox>>>,
     used: Mutex<BTreeSet<ChainId>>,
+    /// What any stage took from the cache: each may turn out to be gone, also where another stage notices.
+    hits: Mutex<Vec<(StepKey, StepRecord)>>,
     /// A directory of a snapshot: on the file system whose free space matters.
     snapshot_path: OnceLock<PathBuf>,
     snapshots: AtomicU64,
@@ -85,6 +87,7 @@ impl Session {
             scratch: OnceCell::new(),
             sandbox: tokio::sync::Mutex::default(),
             used: Mutex::default(),
+            hits: Mutex::default(),
             snapshot_path: OnceLock::new(),
             snapshots: AtomicU64::new(0),
             active: Mutex::default(),
@@ -126,6 +129,28 @@ impl Session {
         self.used.lock().expect("invariant: no panic while the set is locked").insert(chain);
     }
 
+    /// Remembers a result that was taken from the cache.
+    pub(crate) fn hits(&self, key: StepKey, record: StepRecord) {
+        self.hits.lock().expect("invariant: no panic while the list is locked").push((key, record));
+    }
+
+    /// Says that something which the cache has promised is gone.
+    pub(crate) fn stale(&self) -> BuildError {
+        BuildError::Stale {
+            hits: self.hits.lock().expect("invariant: no panic while the list is locked").clone(),
+        }
+    }
+
+    /// A missing snapshot below a hit is a stale record, not a failure of containerd.
+    pub(crate) fn or_stale(&self, error: BuildError) -> BuildError {
+        let took_hits =
+            || !self.hits.lock().expect("invariant: no panic while the list is locked").is_empty();
+        match error {
+            BuildError::Store(store) if store.is_not_found() && took_hits() => self.stale(),
+            other => other,
+        }
+    }
+
     /// All results that this build used.
     pub(crate) fn used_chains(&self) -> Vec<ChainId> {
         self.used.lock().expect("invariant: no panic while the set is locked").iter().copied().collect()
@@ -148,6 +173,18 @@ impl Session {
     /// Fails once the build was told to end.
     pub(crate) fn check_cancelled(&self) -> Result<(), BuildError> {
         if self.cancel.is_raised() { Err(BuildError::Cancelled) } else { Ok(()) }
+    }
+
+    /// The outcome of `work`, which is given up once the build is told to end. For what leaves nothing behind when it
+    /// is given up.
+    pub(crate) async fn unless_cancelled<T, E: Into<BuildError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, BuildError> {
+        match self.cancel.unless_raised(work).await {
+            Some(done) => done.map_err(Into::into),
+            None => Err(BuildError::Cancelled),
+        }
     }
 
     /// A new snapshot to write into, on top of `parent`.

@@ -68,7 +68,7 @@ fn sigkill(lab: &Lab) -> Result<(), Failed> {
 }
 
 /// Nothing of any build is left but images and cache.
-fn clean(lab: &Lab) -> Result<(), Failed> {
+pub fn clean(lab: &Lab) -> Result<(), Failed> {
     let snapshots = lab.ctr(&["snapshots", "ls"])?;
     let active: Vec<_> = snapshots.lines().filter(|line| line.contains("pushless-")).collect();
     expect(active, Vec::<&str>::new())?;

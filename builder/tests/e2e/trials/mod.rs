@@ -4,6 +4,7 @@
 mod cache;
 mod commands;
 mod crash;
+mod endings;
 mod failures;
 mod language;
 mod upkeep;
@@ -17,7 +18,7 @@ pub type Run = fn(&Lab) -> Result<(), Failed>;
 
 /// Every trial by name.
 pub fn all() -> Vec<(&'static str, Run)> {
-    [cache::ALL, commands::ALL, crash::ALL, failures::ALL, language::ALL, upkeep::ALL].concat()
+    [cache::ALL, commands::ALL, crash::ALL, endings::ALL, failures::ALL, language::ALL, upkeep::ALL].concat()
 }
 
 #[track_caller]

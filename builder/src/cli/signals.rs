@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//! SIGINT and SIGTERM, from the very first moment on.
+//!
+//! A build is PID 1 of its namespace, and the kernel drops signals for which PID 1 has no handler. So a handler that
+//! only takes a note is set before the process goes there, and the asynchronous one, which comes with the runtime, looks
+//! at the note when it begins.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::engine::CancelHandle;
+
+/// The last signal that came, 0 for none.
+static NOTED: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn note(number: libc::c_int) {
+    NOTED.store(number, Ordering::Relaxed);
+}
+
+/// Takes note of SIGINT and SIGTERM from here on; forked children inherit handler and note.
+pub(super) fn watch_from_here() {
+    for number in [libc::SIGINT, libc::SIGTERM] {
+        let handler: extern "C" fn(libc::c_int) = note;
+        // SAFETY: the handler does nothing but store into an atomic, which is safe in a signal handler. The call can
+        // only fail for numbers that are no signals.
+        unsafe { libc::signal(number, handler as libc::sighandler_t) };
+    }
+}
+
+/// Raises the flag at the first SIGINT or SIGTERM; says whether it was SIGTERM.
+pub(super) async fn raise_at_first(handle: CancelHandle) -> bool {
+    let registered = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut interrupt), Ok(mut terminate)) = registered else {
+        tracing::warn!("signals can't be watched; end the build with SIGKILL");
+        return std::future::pending().await;
+    };
+    // The note is looked at after the registration, which calls the earlier handler too: no signal falls in between.
+    let terminated = match NOTED.load(Ordering::Relaxed) {
+        0 => tokio::select! {
+            _ = interrupt.recv() => false,
+            _ = terminate.recv() => true,
+        },
+        number => number == libc::SIGTERM,
+    };
+    handle.raise();
+    terminated
+}
