@@ -142,7 +142,7 @@ async fn build_image(node: &NodeArgs, args: BuildArgs) -> Result<(), CommandErro
     drop(events);
     // The display ends with the stream; what a panic in it would say was printed already.
     let _ = shown.await;
-    stats::write(node.store.counts())?;
+    let figures = stats::write(node.store.counts());
     match built {
         Err(CommandError::Build(BuildError::Cancelled)) => {
             let terminated = signals.await.unwrap_or(false);
@@ -151,6 +151,7 @@ async fn build_image(node: &NodeArgs, args: BuildArgs) -> Result<(), CommandErro
         Err(error) => Err(error),
         Ok(image) => {
             signals.abort();
+            figures?;
             if args.quiet {
                 writeln!(io::stdout(), "{}", image.image_id)?;
             }
@@ -258,8 +259,15 @@ async fn remove_images(node: &Node, args: &RmiArgs) -> Result<(), CommandError> 
         };
         node.store.delete_image(&name.to_string(), false).await?;
         // Records by id that CRI made of an image before it was managed would keep it for ever.
-        for other in node.store.images(&[]).await? {
-            if other.target.digest == record.target.digest && other.name.starts_with("sha256:") {
+        let (by_id, named): (Vec<_>, Vec<_>) = node
+            .store
+            .images(&[&format!("target.digest=={}", record.target.digest)])
+            .await?
+            .into_iter()
+            .partition(|other| other.name.starts_with("sha256:"));
+        // While the image has another name they belong to that one: pods may refer to it by id.
+        if named.is_empty() {
+            for other in by_id {
                 node.store.delete_image(&other.name, false).await?;
             }
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The program's start: namespaces before threads, then the runtime, then the command.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use clap::Parser as _;
 use confine::Confinement;
@@ -19,9 +19,8 @@ pub fn main() -> std::process::ExitCode {
         Err(error) => {
             // Help and version go to standard output and are no failure.
             let failed = error.use_stderr();
-            if let Err(error) = error.print() {
-                eprintln!("pushless: {error}");
-            }
+            // As in `report`: who does not read learns it from the exit code.
+            let _ = error.print();
             return code(if failed { ExitCode::Usage } else { ExitCode::Success });
         }
     };
@@ -60,16 +59,24 @@ fn run(line: CommandLine) -> Result<(), CommandError> {
 /// Tells the failure; the last line carries the cause, for tools such as Tilt show only that one.
 fn report(error: &CommandError) {
     let diagnostic = exit::diagnostic(error);
+    let mut text = String::new();
     if let CommandError::Build(BuildError::Step(failure)) = error
         && !failure.tail.is_empty()
     {
-        eprintln!("the command's last output:");
+        text.push_str("the command's last output:\n");
         for line in failure.tail.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev() {
-            eprintln!("  {line}");
+            text.push_str(&format!("  {line}\n"));
         }
     }
-    eprintln!("{}", diagnostic.render(std::io::stderr().is_terminal()).trim_end());
-    eprintln!("pushless: {diagnostic}");
+    text.push_str(diagnostic.render(std::io::stderr().is_terminal()).trim_end());
+    text.push_str(&format!("\npushless: {}\n", one_line(&diagnostic.to_string())));
+    // A reader that has left can't be told; the exit code still tells.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// `text` without line breaks: a command, or what containerd says, may have several lines.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn code(code: ExitCode) -> std::process::ExitCode {
