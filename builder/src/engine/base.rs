@@ -233,22 +233,23 @@ async fn pin(
         return Ok(Some(chain));
     }
     let used_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    // Images that differ in nothing but their configs share this snapshot: each has references of its own.
+    let own = &manifest.hex()[..16];
     let mut pins = Labels::from([
         labels::gc_root(),
-        labels::content_reference("base.manifest", manifest),
-        labels::content_reference("base.config", config),
+        labels::content_reference(&format!("base.{own}.manifest"), manifest),
+        labels::content_reference(&format!("base.{own}.config"), config),
         (name_label, format!("{manifest} {used_s}")),
     ]);
     for (number, layer) in layers.iter().enumerate() {
-        pins.extend([labels::content_reference(&format!("base.l{number}"), layer.descriptor.digest)]);
+        pins.extend([labels::content_reference(&format!("base.{own}.l{number}"), layer.descriptor.digest)]);
     }
-    if present.is_some() {
-        session.store.update_snapshot_labels(&chain.to_string(), &pins, &[]).await?;
-    } else {
+    if present.is_none() {
         session.events.notice(format!("unpacking {reference}"));
-        let layers: Vec<_> = layers.iter().map(|layer| (layer.descriptor.clone(), layer.diff_id)).collect();
-        session.store.unpack(&layers, &pins).await?;
     }
+    // Writes nothing but the labels when everything is there, also when that changes meanwhile.
+    let layers: Vec<_> = layers.iter().map(|layer| (layer.descriptor.clone(), layer.diff_id)).collect();
+    session.store.unpack(&layers, &pins).await?;
     Ok(Some(chain))
 }
 

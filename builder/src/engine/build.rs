@@ -89,7 +89,10 @@ pub async fn build(
                 if done.is_new {
                     let limits = request.cache_limits;
                     let name = request.name.to_string();
-                    upkeep.after_build(&name, limits, done.snapshots.as_deref()).await?;
+                    // The image is there and has its name; what the cache holds too much goes with the next build.
+                    if let Err(error) = upkeep.after_build(&name, limits, done.snapshots.as_deref()).await {
+                        events.notice(format!("the cache could not be trimmed: {error}"));
+                    }
                 }
                 events.send(Event::Finished {
                     name: request.name.to_string(),

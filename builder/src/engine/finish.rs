@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The end of a build: config, manifest, image name, and the proof that CRI shows it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::base::ImageLayer;
 use super::error::BuildError;
 use super::stage::{Build, StageImage, StageRun};
-use crate::image::{Descriptor, Digest, Document, ImageConfig, Manifest, media_type};
-use crate::store::{Labels, labels};
+use crate::image::{Descriptor, Digest, Document, ImageConfig, ImageReference, Manifest, media_type};
+use crate::store::{Cri, ErrorKind, Labels, labels};
 
 /// How long CRI may take to follow an image's new id. Its answer usually comes within milliseconds.
 const VISIBLE_LIMIT: Duration = Duration::from_secs(10);
+/// After this time it is looked whether the name still leads to the image.
+const VISIBLE_LOOK: Duration = Duration::from_millis(250);
 /// The lease of an image without any layer, should the process die.
 const LEASE_LIMIT: Duration = Duration::from_secs(600);
 
@@ -68,13 +70,38 @@ pub(crate) async fn finish(run: &mut StageRun<'_>) -> Result<BuiltImage, BuildEr
     }
     let visible = match &build.session.cri {
         Some(cri) => {
-            let shown = cri.wait_visible(name, documents.config.digest(), VISIBLE_LIMIT);
-            build.session.unless_cancelled(shown).await?;
-            true
+            let shown = wait_visible(build, cri, name, &documents);
+            build.session.unless_cancelled(shown).await?
         }
         None => false,
     };
     Ok(built(visible))
+}
+
+/// Waits until CRI shows the image; `false` when another build has given its name away meanwhile, which is no failure
+/// of either: the later one has the name.
+async fn wait_visible(
+    build: &Build,
+    cri: &Cri,
+    name: &ImageReference,
+    documents: &Documents,
+) -> Result<bool, BuildError> {
+    let deadline = Instant::now() + VISIBLE_LIMIT;
+    loop {
+        let limit = VISIBLE_LOOK.min(deadline.saturating_duration_since(Instant::now()));
+        let hidden = match cri.wait_visible(name, documents.config.digest(), limit).await {
+            Err(error) if error.kind() == ErrorKind::NotVisible => error,
+            other => return Ok(other.map(|()| true)?),
+        };
+        let record = build.session.store.image(&name.to_string()).await?;
+        if record.is_some_and(|record| record.target.digest != documents.manifest.digest()) {
+            build.session.events.notice(format!("{name} was given to another image meanwhile"));
+            return Ok(false);
+        }
+        if Instant::now() >= deadline {
+            return Err(hidden.into());
+        }
+    }
 }
 
 /// Writes what is missing. The top snapshot is labelled with references to both documents before they are written, so
@@ -125,15 +152,19 @@ async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<(), Buil
         writer.write_blob(manifest.digest(), manifest.raw(), &manifest_labels).await.map_err(BuildError::from)
     };
     let written = tokio::try_join!(layer, config, manifest);
-    if let Some(lease) = lease {
-        // The name is set before the lease goes, for the lease is all that holds the documents.
-        if written.is_ok() {
+    let Some(lease) = lease else { return written.map(drop) };
+    // The name is set before the lease goes, for the lease is all that holds the documents. It goes in any case.
+    let named = match written {
+        Ok(_) => {
             let target = Descriptor::of(media_type::MANIFEST, &documents.manifest);
-            store.set_image(&build.session.request.name, &target, &image_labels()).await?;
+            store.set_image(&build.session.request.name, &target, &image_labels()).await.map_err(Into::into)
         }
-        store.delete_lease(&lease, false).await?;
-    }
-    written.map(drop)
+        Err(error) => Err(error),
+    };
+    let released = store.delete_lease(&lease, false).await;
+    named?;
+    released?;
+    Ok(())
 }
 
 /// What an image record says of its builder, so that it can list its own.

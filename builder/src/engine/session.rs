@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::OnceCell;
 
 use super::cancel::Cancel;
-use super::collect;
+use super::collect::Marker;
 use super::error::BuildError;
 use super::event::EventSink;
 use super::request::BuildRequest;
@@ -51,7 +51,7 @@ pub(crate) struct Session {
     pub(crate) events: EventSink,
     pub(crate) cancel: Cancel,
     pub(crate) boot: BootId,
-    lock: OnceCell<Arc<BuildLock>>,
+    lock: OnceCell<(Arc<BuildLock>, Marker)>,
     scratch: OnceCell<Arc<Scratch>>,
     sandbox: tokio::sync::Mutex<Option<Arc<Sandbox>>>,
     used: Mutex<BTreeSet<ChainId>>,
@@ -96,15 +96,15 @@ impl Session {
 
     /// The id of this build. The first call registers it, so that others can tell its traces from those of the dead.
     pub(crate) async fn build_id(&self) -> Result<&str, BuildError> {
-        Ok(self.lock().await?.id())
+        Ok(self.lock().await?.0.id())
     }
 
-    async fn lock(&self) -> Result<&Arc<BuildLock>, BuildError> {
+    async fn lock(&self) -> Result<&(Arc<BuildLock>, Marker), BuildError> {
         self.lock
             .get_or_try_init(|| async {
                 let lock = BuildLock::acquire(&self.paths.run_dir)?;
-                collect::announce(&self.paths.state, lock.id())?;
-                Ok::<_, BuildError>(Arc::new(lock))
+                let marker = Marker::announce(&self.paths.state, lock.id())?;
+                Ok::<_, BuildError>((Arc::new(lock), marker))
             })
             .await
     }
@@ -120,7 +120,7 @@ impl Session {
             runc: self.paths.runc.clone(),
             cni_directories: plugin_directories(),
         };
-        let made = Arc::new(Sandbox::new(options, self.lock().await?.clone(), self.scratch().await?)?);
+        let made = Arc::new(Sandbox::new(options, self.lock().await?.0.clone(), self.scratch().await?)?);
         Ok(sandbox.insert(made).clone())
     }
 
@@ -252,10 +252,10 @@ impl Session {
         if let Some(sandbox) = self.sandbox.lock().await.take().and_then(Arc::into_inner) {
             keep(sandbox.close().await.map_err(BuildError::from));
         }
-        if let Some(lock) = self.lock.get()
+        if let Some((_, marker)) = self.lock.get()
             && first.is_ok()
         {
-            first = collect::retract(&self.paths.state, lock.id());
+            first = marker.retract();
         }
         first
     }

@@ -189,6 +189,14 @@ impl<'b> StageRun<'b> {
                 self.end(step, &base.as_ref().map(|(outcome, _)| *outcome));
                 let (_, base) = base?;
                 let mut config = base.config.clone();
+                if !config.config.on_build.is_empty() {
+                    return Err(BuildError::BaseTriggers {
+                        reference: reference.clone(),
+                        location: Box::new(location),
+                        triggers: config.config.on_build,
+                    });
+                }
+                history::settle(&mut config);
                 let has_path = config.config.env.iter().any(|pair| pair.starts_with("PATH="));
                 if !has_path {
                     config.config.env.push(format!("PATH={}", crate::dockerfile::scope::DEFAULT_PATH));

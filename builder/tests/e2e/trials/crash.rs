@@ -14,6 +14,8 @@ pub const ALL: &[(&str, Run)] = &[
     ("sigkill_at_ten_moments_leaves_nothing", sigkill),
     ("signals_end_a_build_and_leave_nothing", signals),
     ("two_processes_build_the_same_ten_times", two_processes),
+    ("two_processes_give_one_name_to_different_images", one_name),
+    ("builds_with_different_run_directories_leave_each_other_alone", run_directories),
     ("an_import_of_the_same_layers_at_the_same_time", import_meanwhile),
     ("a_record_that_is_about_to_expire_becomes_a_lasting_one", passing_record),
 ];
@@ -201,4 +203,41 @@ fn is_running(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']))
     })
+}
+
+fn one_name(lab: &Lab) -> Result<(), Failed> {
+    let name = "shakedown.test/e2e/contended:1";
+    for round in 0..8 {
+        let children = (0..3)
+            .map(|number| {
+                let context = Context::new(&format!("FROM {BASE}\nLABEL round={round} number={number}\n"));
+                let mut command = lab.command();
+                command.args(["build", "--progress", "plain", "-t", name]).arg(context.path());
+                Ok((context, command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?))
+            })
+            .collect::<Result<Vec<_>, Failed>>()?;
+        let begun = Instant::now();
+        for (_context, child) in children {
+            Ran::of(child.wait_with_output()?).success()?;
+        }
+        require(begun.elapsed() < Duration::from_secs(5), "nobody waits for a name that another has taken")?;
+        expect(&lab.config(name)?["config"]["Labels"]["round"], &serde_json::json!(format!("{round}")))?;
+        clean(lab)?;
+    }
+    Ok(())
+}
+
+fn run_directories(lab: &Lab) -> Result<(), Failed> {
+    let context = Context::new(&format!("FROM {BASE}\nRUN sleep 2; echo undisturbed > /file\n"));
+    let name = "shakedown.test/e2e/undisturbed:1";
+    let slow = start(lab, name, &context)?;
+    std::thread::sleep(Duration::from_millis(700));
+    let elsewhere = tempfile::tempdir()?;
+    let mut command = lab.command();
+    command.env("PUSHLESS_RUN_DIR", elsewhere.path());
+    let other = Context::new("FROM scratch\nCOPY Dockerfile /elsewhere\n");
+    lab.build_by(command, "shakedown.test/e2e/elsewhere:2", &other, &[]).success()?;
+    Ran::of(slow.wait_with_output()?).success()?;
+    expect(&*lab.look(name, &["cat", "/file"])?, "undisturbed\n")?;
+    clean(lab)
 }

@@ -12,6 +12,10 @@ pub const ALL: &[(&str, Run)] = &[
     ("a_missing_source_says_whether_it_is_ignored", missing_source),
     ("copy_refuses_what_buildkit_refuses", copy_conflicts),
     ("a_base_that_cannot_be_had_is_exit_4", missing_base),
+    ("a_base_with_triggers_is_refused", on_build),
+    ("a_directory_that_cannot_be_made_is_exit_1_with_its_line", workdir_conflicts),
+    ("a_cause_of_many_lines_is_told_in_one", one_line),
+    ("a_closed_standard_error_changes_no_exit_code", closed_stderr),
     ("no_containerd_is_exit_3_with_the_path", no_containerd),
     ("a_snapshotter_that_cri_does_not_use_is_refused", snapshotter),
     ("a_missing_context_is_exit_6", missing_context),
@@ -115,4 +119,45 @@ fn plain_user(lab: &Lab) -> Result<(), Failed> {
     command.uid(65534).gid(65534);
     let ran = lab.build_by(command, NAME, &context, &[]).exits(3)?;
     ran.says("sudo").map(drop)
+}
+
+fn on_build(lab: &Lab) -> Result<(), Failed> {
+    let base = "shakedown.test/e2e/triggers:1";
+    lab.derive(base, BASE, |config| config["config"]["OnBuild"] = serde_json::json!(["RUN echo triggered"]))?;
+    let context = Context::new(&format!("FROM {base}\nRUN true\n"));
+    let ran = lab.build(NAME, &context, &[]).exits(2)?;
+    let last = ran.last_line();
+    require(last.contains("RUN echo triggered") && last.contains(":1:6"), &format!("it is named: {last}"))?;
+    // Its files are of use all the same.
+    let context = Context::new(&format!("FROM {BASE}\nCOPY --from={base} /etc/passwd /copied\n"));
+    lab.build(NAME, &context, &[]).success().map(drop)
+}
+
+fn workdir_conflicts(lab: &Lab) -> Result<(), Failed> {
+    for line in ["WORKDIR /etc/passwd", "WORKDIR /etc/passwd/x", "WORKDIR /a/.wh.b"] {
+        let context = Context::new(&format!("FROM {BASE}\n{line}\n"));
+        let ran = lab.build(NAME, &context, &[]).exits(1)?;
+        require(ran.last_line().contains(":2:1"), &format!("the line is named: {}", ran.last_line()))?;
+    }
+    Ok(())
+}
+
+fn one_line(lab: &Lab) -> Result<(), Failed> {
+    let context =
+        Context::new(&format!("FROM {BASE}\nRUN [\"/bin/sh\", \"-c\", \"echo one\\nexit 9\\n\"]\n"));
+    let ran = lab.build(NAME, &context, &[]).exits(1)?;
+    let last = ran.last_line();
+    require(
+        last.contains(":2:1") && last.contains("exit code 9"),
+        &format!("all is in the last line: {last}"),
+    )
+}
+
+fn closed_stderr(lab: &Lab) -> Result<(), Failed> {
+    let context = Context::new(&format!("FROM {BASE}\nRUN false\n"));
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let mut command = lab.command();
+    command.args(["build", "-t", NAME]).arg(context.path()).stderr(writer);
+    expect(command.status()?.code(), Some(1))
 }

@@ -10,6 +10,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("arguments_environment_and_working_directory", arguments),
     ("stages_targets_and_copies_between_them", stages),
     ("config_of_the_image", config),
+    ("a_base_without_history_gets_one_that_counts", no_history),
     ("metadata_alone_makes_an_image_too", metadata_only),
     ("copy_keeps_modes_links_and_hard_links", copied_metadata),
     ("an_ignore_file_hides_and_shows", ignore_file),
@@ -221,4 +222,21 @@ fn other_namespace(lab: &Lab) -> Result<(), Failed> {
     let mut command = lab.command();
     command.env("CONTAINERD_NAMESPACE", "e2e-other");
     expect(lab.build_by(command, name, &context, &[]).success()?.writes(), 0)
+}
+
+fn no_history(lab: &Lab) -> Result<(), Failed> {
+    let (base, name) = ("shakedown.test/e2e/no-history:1", "shakedown.test/e2e/history:1");
+    let empty = serde_json::json!([{"created_by": "LABEL x", "empty_layer": true}]);
+    for history in [serde_json::Value::Null, empty] {
+        lab.derive(base, BASE, |config| config["history"] = history)?;
+        let context = Context::new(&format!("FROM {base}\nRUN echo history > /file\nLABEL a=b\n"));
+        lab.build(name, &context, &[]).success()?;
+        let config = lab.config(name)?;
+        let layers = config["rootfs"]["diff_ids"].as_array().map_or(0, Vec::len);
+        let history = config["history"].as_array().cloned().unwrap_or_default();
+        expect(history.iter().filter(|entry| entry["empty_layer"] != true).count(), layers)?;
+        let last: Vec<_> = history.iter().rev().take(2).map(|entry| entry["created_by"].as_str()).collect();
+        expect(last, vec![Some("LABEL a=b"), Some("RUN /bin/sh -c echo history > /file # buildkit")])?;
+    }
+    Ok(())
 }
