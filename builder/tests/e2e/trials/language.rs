@@ -18,6 +18,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("users_and_groups_of_run", users),
     ("mount_stubs_stay_out_of_the_layer", stubs),
     ("a_base_has_many_names", base_names),
+    ("bases_that_share_a_snapshot_outlive_their_records", twin_bases),
     ("another_namespace_is_built_without_cri", other_namespace),
 ];
 
@@ -239,4 +240,26 @@ fn no_history(lab: &Lab) -> Result<(), Failed> {
         expect(last, vec![Some("LABEL a=b"), Some("RUN /bin/sh -c echo history > /file # buildkit")])?;
     }
     Ok(())
+}
+
+/// Images that differ in their configs alone share a snapshot, and each has to outlive its record.
+fn twin_bases(lab: &Lab) -> Result<(), Failed> {
+    let bases = ["shakedown.test/e2e/twin:1", "shakedown.test/e2e/twin:2"];
+    let contexts = bases.map(|base| Context::new(&format!("FROM {base}\nLABEL from={base}\n")));
+    for (base, context) in bases.iter().zip(&contexts) {
+        lab.derive(base, BASE, |config| config["config"]["Labels"] = serde_json::json!({"twin": base}))?;
+        lab.build("shakedown.test/e2e/twins:1", context, &[]).success()?;
+    }
+    lab.cri_remove_all()?;
+    lab.collect_garbage()?;
+    let built: Result<Vec<_>, _> = contexts
+        .iter()
+        .map(|context| {
+            lab.build("shakedown.test/e2e/twins:1", context, &[]).success()?;
+            let config = lab.config("shakedown.test/e2e/twins:1")?;
+            Ok::<_, Failed>(config["config"]["Labels"]["twin"].as_str().unwrap_or_default().to_owned())
+        })
+        .collect();
+    lab.seed()?;
+    expect(built?, bases.map(str::to_owned).to_vec())
 }
