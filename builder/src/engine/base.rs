@@ -59,22 +59,36 @@ impl Bases {
     }
 }
 
+/// Finds the image, else pulls it. What was found but turns out to be gone in part (collected meanwhile, or removed by
+/// hand) is pulled, too.
 async fn resolve(
     session: &Session,
     reference: &ImageReference,
     location: &Location,
 ) -> Result<BaseImage, BuildError> {
-    let platform = Platform::of_this_node();
-    let manifest = match find_local(session, reference).await? {
-        Some(target) => read_manifest(session, reference, target, &platform, location).await?,
-        None => {
-            let target = match remembered(session, reference).await? {
-                Some(target) => target,
-                None => pull(session, reference, location).await?,
-            };
-            read_manifest(session, reference, target, &platform, location).await?
-        }
+    let found = match find_local(session, reference).await? {
+        Some(target) => Some(target),
+        None => remembered(session, reference).await?,
     };
+    if let Some(target) = found {
+        match take(session, reference, target, location).await {
+            Err(BuildError::Store(error)) if error.is_not_found() => {}
+            done => return done,
+        }
+    }
+    let target = pull(session, reference, location).await?;
+    take(session, reference, target, location).await
+}
+
+/// The image that `target` leads to, unpacked and pinned.
+async fn take(
+    session: &Session,
+    reference: &ImageReference,
+    target: Descriptor,
+    location: &Location,
+) -> Result<BaseImage, BuildError> {
+    let platform = Platform::of_this_node();
+    let manifest = read_manifest(session, reference, target, &platform, location).await?;
     let config = read(session, manifest.value().config.digest).await?;
     let config = Document::<ImageConfig>::parse(config).map_err(|source| BuildError::BaseImage {
         reference: reference.clone(),
@@ -152,7 +166,7 @@ async fn pull(
             namespace: session.store.namespace().to_owned(),
         });
     };
-    session.events.notice(format!("{reference} is not in containerd; pulling it through CRI"));
+    session.events.notice(format!("{reference} is not, or not all, in containerd; pulling it through CRI"));
     let pulled = session.cancel.unless_raised(cri.pull(reference)).await.ok_or(BuildError::Cancelled)?;
     pulled.map_err(|source| BuildError::Pull {
         reference: reference.clone(),
@@ -250,6 +264,11 @@ async fn pin(
     // Writes nothing but the labels when everything is there, also when that changes meanwhile.
     let layers: Vec<_> = layers.iter().map(|layer| (layer.descriptor.clone(), layer.diff_id)).collect();
     session.store.unpack(&layers, &pins).await?;
+    // Until the labels were set nothing but the image record held the two, and a kubelet may have removed it since it
+    // was read. From here on they stay, if they are there.
+    for digest in [manifest, config] {
+        read(session, digest).await?;
+    }
     Ok(Some(chain))
 }
 

@@ -12,6 +12,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("a_missing_source_says_whether_it_is_ignored", missing_source),
     ("copy_refuses_what_buildkit_refuses", copy_conflicts),
     ("a_base_that_cannot_be_had_is_exit_4", missing_base),
+    ("a_base_that_lost_its_content_is_pulled_again", lost_base),
     ("a_base_with_triggers_is_refused", on_build),
     ("a_directory_that_cannot_be_made_is_exit_1_with_its_line", workdir_conflicts),
     ("a_cause_of_many_lines_is_told_in_one", one_line),
@@ -160,4 +161,15 @@ fn closed_stderr(lab: &Lab) -> Result<(), Failed> {
     let mut command = lab.command();
     command.args(["build", "-t", NAME]).arg(context.path()).stderr(writer);
     expect(command.status()?.code(), Some(1))
+}
+
+fn lost_base(lab: &Lab) -> Result<(), Failed> {
+    let base = "127.0.0.1:1/lost:1";
+    lab.derive(base, BASE, |config| config["author"] = serde_json::json!("lost"))?;
+    lab.ctr(&["content", "rm", &lab.config_digest(base)?])?;
+    let context = Context::new(&format!("FROM {base}\nRUN true\n"));
+    let ran = lab.build(NAME, &context, &[]);
+    lab.ctr(&["images", "rm", "--sync", base])?;
+    let ran = ran.exits(4)?.says("pulling")?;
+    require(ran.last_line().contains("refused"), &format!("the pull's failure is told: {}", ran.last_line()))
 }
