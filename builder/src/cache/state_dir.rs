@@ -46,9 +46,9 @@ impl StateDir {
         Self { store: root.join("stores").join(name), root }
     }
 
-    /// The directory of stat caches, shared by all stores of this machine.
-    pub fn stat_caches(&self) -> PathBuf {
-        self.root.join("stat-cache")
+    /// The directory of all stores of this machine; the stat cache has a directory of its own in it.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The directory of the step index.

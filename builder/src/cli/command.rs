@@ -2,6 +2,7 @@
 //! The commands: each turns arguments into calls and results into text.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -179,7 +180,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CommandError> {
         name,
         context: args.context.clone(),
         dockerfile: args.file.clone(),
-        build_args: build_args(&args.build_args, |name| std::env::var(name).ok())?,
+        build_args: build_args(&args.build_args, |name| std::env::var_os(name))?,
         target: args.target.clone(),
         no_cache: args.no_cache,
         cache_limits: CacheLimits::default(),
@@ -189,7 +190,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CommandError> {
 /// `KEY=VALUE`, or `KEY` to be taken from the environment; there unset, it is left to the Dockerfile's default.
 fn build_args(
     given: &[String],
-    environment: impl Fn(&str) -> Option<String>,
+    environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<BTreeMap<String, String>, CommandError> {
     let mut args = BTreeMap::new();
     for text in given {
@@ -205,6 +206,11 @@ fn build_args(
             }
             None => {
                 if let Some(value) = environment(text) {
+                    let value = value.into_string().map_err(|_| {
+                        CommandError::Usage(format!(
+                            "--build-arg {text}: its value in the environment is not UTF-8"
+                        ))
+                    })?;
                     args.insert(text.clone(), value);
                 }
             }
@@ -356,12 +362,17 @@ mod tests {
 
     #[test]
     fn build_args_from_text_and_environment() {
-        let environment = |name: &str| (name == "SET").then(|| "from-env".to_owned());
+        use std::os::unix::ffi::OsStringExt as _;
+        let environment = |name: &str| match name {
+            "SET" => Some("from-env".into()),
+            "BYTES" => Some(OsString::from_vec(vec![0xff])),
+            _ => None,
+        };
         let given = ["A=1", "B=", "C=x=y", "SET", "UNSET"].map(str::to_owned);
         let args = build_args(&given, environment).unwrap();
         let pairs: Vec<_> = args.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(pairs, ["A=1", "B=", "C=x=y", "SET=from-env"]);
-        for bad in ["=x", ""] {
+        for bad in ["=x", "", "BYTES"] {
             assert!(build_args(&[bad.to_owned()], environment).is_err());
         }
     }

@@ -28,6 +28,38 @@ pub(super) fn watch_from_here() {
     }
 }
 
+/// Keeps both signals waiting: between the fork and the moment when the parent forwards them, one that was delivered to
+/// the parent would be noted where nobody looks. Blocked ones wait for the parent's `sigwaitinfo`.
+#[derive(Debug)]
+pub(super) struct Held {
+    before: libc::sigset_t,
+}
+
+impl Held {
+    /// Blocks both; to be called while there is one thread.
+    pub(super) fn begin() -> Self {
+        let mut blocked = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the first set before it is read, sigprocmask the second one; both numbers and
+        // the operation are valid, so none of the calls can fail.
+        unsafe {
+            libc::sigemptyset(blocked.as_mut_ptr());
+            libc::sigaddset(blocked.as_mut_ptr(), libc::SIGINT);
+            libc::sigaddset(blocked.as_mut_ptr(), libc::SIGTERM);
+            libc::sigprocmask(libc::SIG_BLOCK, blocked.as_ptr(), before.as_mut_ptr());
+            Self { before: before.assume_init() }
+        }
+    }
+}
+
+impl Drop for Held {
+    /// What waits is delivered now, and noted.
+    fn drop(&mut self) {
+        // SAFETY: the set was filled by sigprocmask and lives across the call.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
+    }
+}
+
 /// Raises the flag at the first SIGINT or SIGTERM; says whether it was SIGTERM.
 pub(super) async fn raise_at_first(handle: CancelHandle) -> bool {
     let registered = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));

@@ -21,6 +21,13 @@ pub fn main() -> std::process::ExitCode {
             let failed = error.use_stderr();
             // As in `report`: who does not read learns it from the exit code.
             let _ = error.print();
+            if failed {
+                // clap ends with an advice, and the last line is the cause's.
+                let text = error.to_string();
+                let cause = text.split("\n\n").next().unwrap_or_default();
+                let cause = one_line(cause.strip_prefix("error: ").unwrap_or(cause));
+                let _ = writeln!(std::io::stderr(), "pushless: {cause}");
+            }
             return code(if failed { ExitCode::Usage } else { ExitCode::Success });
         }
     };
@@ -41,6 +48,7 @@ fn run(line: CommandLine) -> Result<(), CommandError> {
     if matches!(line.command, Command::Build(_)) {
         // First of all: PID 1 does not get a signal that it has no handler for.
         signals::watch_from_here();
+        let _held = signals::Held::begin();
         // A socket out of reach is told as that, not as a lack of privileges for namespaces.
         command::check_socket(&line.node)?;
         confine::enter(Confinement::default())?;

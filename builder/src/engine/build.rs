@@ -2,6 +2,8 @@
 //! One build from request to image: plan, stages side by side, finish, upkeep.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use super::request::BuildRequest;
 use super::session::{NodePaths, Session};
 use super::stage::{Build, StageImage, StageResults, StageRun, step_count};
 use crate::cache::{BuildResult, CacheLock, ResultLog};
-use crate::context::DockerfileSource;
+use crate::context::{ContextError, DockerfileSource};
 use crate::dockerfile::{self, Dockerfile};
 use crate::image::Platform;
 use crate::plan::{Plan, PlanRequest, StageId, plan};
@@ -43,6 +45,7 @@ pub async fn build(
     events: &EventSink,
     cancel: &Cancel,
 ) -> Result<BuiltImage, BuildError> {
+    check_context(&request.context)?;
     let source = DockerfileSource::load(&request.context, request.dockerfile.as_deref())?;
     let dockerfile = dockerfile::parse(&source.path.display().to_string(), &source.text)
         .map_err(BuildError::Dockerfile)?;
@@ -73,7 +76,7 @@ pub async fn build(
     loop {
         attempts += 1;
         let context =
-            BuildContext::new(request.context.clone(), source.path.clone(), paths.state.stat_caches());
+            BuildContext::new(request.context.clone(), source.path.clone(), paths.state.root().to_owned());
         let (stop, cancel) = cancel.inner();
         let session = Session::new(request.clone(), store.clone(), paths.clone(), events.clone(), cancel)?;
         match attempt(session, stop, dockerfile.clone(), plan.clone(), context).await {
@@ -105,6 +108,14 @@ pub async fn build(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// A context that is not there is told as that, not as a missing Dockerfile.
+fn check_context(path: &Path) -> Result<(), ContextError> {
+    let found = std::fs::metadata(path).and_then(|metadata| {
+        if metadata.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
+    });
+    found.map_err(|source| ContextError::OpenTree { path: path.to_owned(), source })
 }
 
 /// Says that this build uses the cache, once nobody prunes it.
@@ -148,7 +159,9 @@ async fn attempt(
     }
     let build = Arc::new(Build { session, dockerfile, plan, bases: Bases::default(), context, first_steps });
     let outcome = run_stages(&build, &stop).await;
-    build.context.save();
+    if let Err(error) = build.context.save() {
+        build.session.events.notice(format!("the next build reads the whole context again: {error}"));
+    }
     let closed = build.session.close().await;
     let manifest = outcome.as_ref().ok().map(|image| image.manifest);
     let result =

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use super::base::ImageLayer;
 use super::error::BuildError;
 use super::stage::{Build, StageImage, StageRun};
-use crate::image::{Descriptor, Digest, Document, ImageConfig, ImageReference, Manifest, media_type};
+use crate::image::{
+    ChainId, Descriptor, Digest, Document, ImageConfig, ImageReference, Manifest, media_type,
+};
 use crate::store::{Cri, ErrorKind, Labels, labels};
 
 /// How long CRI may take to follow an image's new id. Its answer usually comes within milliseconds.
@@ -65,8 +67,13 @@ pub(crate) async fn finish(run: &mut StageRun<'_>) -> Result<BuiltImage, BuildEr
         check_top(build, &run.image).await?;
     } else {
         build.session.check_cancelled()?;
-        write(run, &documents).await?;
+        let lent_to = write(run, &documents).await?;
         build.session.store.set_image(name, &target, &image_labels()).await?;
+        if let Some(chain) = lent_to {
+            let holders = holders(&documents);
+            let holders: Vec<&str> = holders.keys().map(String::as_str).collect();
+            build.session.store.update_snapshot_labels(&chain.to_string(), &Labels::new(), &holders).await?;
+        }
     }
     let visible = match &build.session.cri {
         Some(cri) => {
@@ -106,12 +113,19 @@ async fn wait_visible(
 
 /// Writes what is missing. The top snapshot is labelled with references to both documents before they are written, so
 /// they are never without a holder.
-async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<(), BuildError> {
+///
+/// Returns the snapshot if it was there before: it holds the documents only until the image has its name, else it would
+/// collect references of all images that end in it for as long as it lives.
+async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<Option<ChainId>, BuildError> {
     let build = run.build;
     let store = &build.session.store;
     check_hits(build, &run.image).await?;
-    let holders = holders(build, documents);
+    let holders = holders(documents);
     let layer = run.commit_snapshot(holders.clone()).await?;
+    let lent_to = match (&layer, run.image.chain) {
+        (Some(layer), _) if layer.is_new() => None,
+        (_, chain) => chain,
+    };
     let lease = match (&layer, run.image.chain) {
         (Some(_), _) => None,
         (None, Some(chain)) => {
@@ -152,7 +166,7 @@ async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<(), Buil
         writer.write_blob(manifest.digest(), manifest.raw(), &manifest_labels).await.map_err(BuildError::from)
     };
     let written = tokio::try_join!(layer, config, manifest);
-    let Some(lease) = lease else { return written.map(drop) };
+    let Some(lease) = lease else { return written.map(|_| lent_to) };
     // The name is set before the lease goes, for the lease is all that holds the documents. It goes in any case.
     let named = match written {
         Ok(_) => {
@@ -164,7 +178,7 @@ async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<(), Buil
     let released = store.delete_lease(&lease, false).await;
     named?;
     released?;
-    Ok(())
+    Ok(None)
 }
 
 /// What an image record says of its builder, so that it can list its own.
@@ -172,14 +186,13 @@ fn image_labels() -> Labels {
     Labels::from([(labels::IMAGE.to_owned(), env!("CARGO_PKG_VERSION").to_owned())])
 }
 
-/// The labels by which the top snapshot holds manifest and config. Their keys are this image name's own: two images
-/// on one snapshot do not take each other's.
-fn holders(build: &Build, documents: &Documents) -> Labels {
-    let name = build.session.request.name.to_string();
-    let name = &blake3::hash(name.as_bytes()).to_hex()[..16];
+/// The labels by which the top snapshot holds manifest and config. Their keys are this image's own: two images on one
+/// snapshot do not take each other's.
+fn holders(documents: &Documents) -> Labels {
+    let own = &documents.manifest.digest().hex()[..16];
     Labels::from([
-        labels::content_reference(&format!("image.{name}.config"), documents.config.digest()),
-        labels::content_reference(&format!("image.{name}.manifest"), documents.manifest.digest()),
+        labels::content_reference(&format!("image.{own}.config"), documents.config.digest()),
+        labels::content_reference(&format!("image.{own}.manifest"), documents.manifest.digest()),
     ])
 }
 

@@ -14,7 +14,7 @@ use super::stage::StageRun;
 use crate::cache::{StepKey, StepRecord};
 use crate::image::ChainId;
 use crate::layer::{LayerDigest, LayerError, LayerSink, TAR_VERSION, View};
-use crate::store::{BlobSink, ContentWriter, Labels, SnapshotKind, Streamed, labels};
+use crate::store::{BlobSink, CommitOutcome, ContentWriter, Labels, SnapshotKind, Streamed, labels};
 
 /// A layer that is written but not yet committed.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub(crate) struct CommittedLayer {
     keys: Vec<StepKey>,
     writer: ContentWriter,
     streamed: Streamed,
+    is_new: bool,
 }
 
 /// A finished stream, still without a name in the stores.
@@ -171,9 +172,10 @@ impl StageRun<'_> {
         let session = &self.build.session;
         let mut given = record_labels(&record, &keys);
         given.extend(extra);
-        session.store.commit(record.chain, &snapshot.key, &given).await?;
+        let outcome = session.store.commit(record.chain, &snapshot.key, &given).await?;
         session.committed(&snapshot.key);
-        Ok(Some(CommittedLayer { record, keys, writer, streamed }))
+        let is_new = outcome == CommitOutcome::Committed;
+        Ok(Some(CommittedLayer { record, keys, writer, streamed, is_new }))
     }
 
     /// Looks again at a layer that was written before the machine was started the last time: its files may never have
@@ -261,9 +263,14 @@ impl LayerSink for EndingSink {
 }
 
 impl CommittedLayer {
+    /// Whether nobody had made the snapshot before.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// Makes the blob of the layer, and only then a cached result of it: a hit must be complete.
     pub(crate) async fn store(self, session: &Session) -> Result<(), BuildError> {
-        let Self { record, keys, writer, streamed } = self;
+        let Self { record, keys, writer, streamed, is_new: _ } = self;
         writer.commit(streamed, record.diff_id.0, &Labels::new()).await?;
         for key in keys {
             session.index.put(key, &record)?;

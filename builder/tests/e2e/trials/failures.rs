@@ -4,7 +4,7 @@
 use libtest_mimic::Failed;
 
 use super::{Run, expect, require};
-use crate::lab::{BASE, Context, Lab};
+use crate::lab::{BASE, Context, Lab, Ran};
 
 pub const ALL: &[(&str, Run)] = &[
     ("a_failing_command_is_exit_1_with_line_and_cause", failing_command),
@@ -61,7 +61,16 @@ fn unsupported(lab: &Lab) -> Result<(), Failed> {
     }
     let context = Context::new(&format!("FROM {BASE}\nRUNN true\n"));
     lab.build(NAME, &context, &[]).exits(2)?.says("did you mean RUN")?;
-    lab.pushless(&["build", "--no-such-flag", "."]).exits(2).map(drop)
+    for (arguments, cause) in [
+        (&["build", "--no-such-flag", "."][..], "--no-such-flag"),
+        (&["build", "-t", NAME], "<CONTEXT>"),
+        (&["build", "-t", NAME, "--progress", "x", "."], "invalid value 'x'"),
+        (&["bild"], "bild"),
+    ] {
+        let ran = lab.pushless(arguments).exits(2)?;
+        require(ran.last_line().contains(cause), &format!("the cause comes last: {}", ran.stderr))?;
+    }
+    lab.pushless(&["--help"]).success().map(drop)
 }
 
 fn missing_source(lab: &Lab) -> Result<(), Failed> {
@@ -107,7 +116,14 @@ fn snapshotter(lab: &Lab) -> Result<(), Failed> {
 }
 
 fn missing_context(lab: &Lab) -> Result<(), Failed> {
-    lab.pushless(&["build", "-t", NAME, "/no/such/context"]).exits(6)?.says("/no/such/context")?;
+    let ran = lab.pushless(&["build", "-t", NAME, "/no/such/context"]).exits(6)?;
+    let cause = |ran: &Ran| require(ran.last_line().contains("open directory"), ran.last_line());
+    cause(&ran)?;
+    // Nor when the Dockerfile is elsewhere and copies nothing.
+    let context = Context::new("FROM scratch\n");
+    let file = context.path().join("Dockerfile").display().to_string();
+    cause(&lab.pushless(&["build", "-t", NAME, "-f", &file, "/no/such/context"]).exits(6)?)?;
+    cause(&lab.pushless(&["build", "-t", NAME, "-f", &file, &file]).exits(6)?)?;
     let context = Context::new(&format!("FROM {BASE}\nCOPY . /\n"));
     context.write(".dockerignore", "ok\n!\n");
     lab.build(NAME, &context, &[]).exits(6)?.says("line 2").map(drop)
