@@ -46,9 +46,9 @@ impl StateDir {
         Self { store: root.join("stores").join(name), root }
     }
 
-    /// The directory of stat caches, shared by all stores of this machine.
-    pub fn stat_caches(&self) -> PathBuf {
-        self.root.join("stat-cache")
+    /// The directory of all stores of this machine; the stat cache has a directory of its own in it.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The directory of the step index.
@@ -66,23 +66,29 @@ impl StateDir {
         self.store.join("active")
     }
 
-    /// Says that cached steps are in use until the lock is dropped; any number of builds may say so at once.
+    /// Says that cached steps are in use until the lock is dropped; any number of builds may say so at once. `None`
+    /// while somebody prunes.
     ///
     /// # Errors
     /// When the lock file can neither be opened nor made, or not be locked.
-    pub fn lock_shared(&self) -> Result<CacheLock, StateDirError> {
-        let (file, path) = self.lock_file()?;
-        file.lock_shared().map_err(|source| StateDirError { operation: "lock", path, source })?;
-        Ok(CacheLock { _file: file })
+    pub fn try_lock_shared(&self) -> Result<Option<CacheLock>, StateDirError> {
+        self.try_lock(File::try_lock_shared)
     }
 
     /// Takes the cache for pruning; `None` while any build uses it.
     ///
     /// # Errors
-    /// As [`Self::lock_shared`].
+    /// As [`Self::try_lock_shared`].
     pub fn try_lock_exclusive(&self) -> Result<Option<CacheLock>, StateDirError> {
+        self.try_lock(File::try_lock)
+    }
+
+    fn try_lock(
+        &self,
+        lock: impl FnOnce(&File) -> Result<(), TryLockError>,
+    ) -> Result<Option<CacheLock>, StateDirError> {
         let (file, path) = self.lock_file()?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => Ok(Some(CacheLock { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(StateDirError { operation: "lock", path, source }),
@@ -126,13 +132,14 @@ mod tests {
     fn pruning_waits_for_builds() {
         let root = tempfile::tempdir().unwrap();
         let state = StateDir::new(Some(root.path()), Path::new("/run/x.sock"), "k8s.io", "overlayfs");
-        let build = state.lock_shared().unwrap();
-        let other_build = state.lock_shared().unwrap();
+        let build = state.try_lock_shared().unwrap().unwrap();
+        let other_build = state.try_lock_shared().unwrap().unwrap();
         assert!(state.try_lock_exclusive().unwrap().is_none());
         drop((build, other_build));
         let prune = state.try_lock_exclusive().unwrap();
         assert!(prune.is_some());
         assert!(state.try_lock_exclusive().unwrap().is_none());
+        assert!(state.try_lock_shared().unwrap().is_none());
     }
 
     #[test]

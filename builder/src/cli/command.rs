@@ -2,17 +2,17 @@
 //! The commands: each turns arguments into calls and results into text.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::{BuildArgs, Command, CommandLine, ImagesArgs, NodeArgs, PruneArgs, RmiArgs};
 use super::progress;
+use super::signals;
 use super::stats;
 use crate::cache::{CacheLimits, StateDir};
-use crate::engine::{
-    BuildError, BuildRequest, Cancel, CancelHandle, DEFAULT_RUN_DIR, EventSink, NodePaths, Upkeep, build,
-};
+use crate::engine::{BuildError, BuildRequest, Cancel, DEFAULT_RUN_DIR, EventSink, NodePaths, Upkeep, build};
 use crate::image::{ImageReference, ManifestOrIndex};
 use crate::sandbox::network::{NetworkError, remove_unused};
 use crate::sandbox::runc::Runc;
@@ -21,6 +21,8 @@ use crate::store::{Discovery, DiscoveryError, Store, StoreError, labels};
 
 /// How long an explicit prune waits for containerd to give the space back.
 const PRUNE_WAIT: Duration = Duration::from_secs(120);
+/// How long a build that was told to end may take to remove what it has made.
+const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +127,8 @@ async fn build_image(node: &NodeArgs, args: BuildArgs) -> Result<(), CommandErro
     let (events, stream) = EventSink::channel();
     let (handle, cancel) = Cancel::new();
     let shown = tokio::spawn(progress::follow(progress::display(args.progress, args.quiet), stream));
-    let signals = tokio::spawn(watch_signals(handle));
-    let built = async {
+    let signals = tokio::spawn(signals::raise_at_first(handle));
+    let build = async {
         // Asked once a store, the first time: CRI and this builder must agree on the snapshotter.
         if !node.paths.state.steps().is_dir()
             && let Some(cri) = node.store.cri()
@@ -134,12 +136,18 @@ async fn build_image(node: &NodeArgs, args: BuildArgs) -> Result<(), CommandErro
             node.discovery.check_cri_snapshotter(cri.snapshotter().await?.as_deref())?;
         }
         Ok::<_, CommandError>(build(request, &node.store, &node.paths, &events, &cancel).await?)
-    }
-    .await;
+    };
+    let built = tokio::select! {
+        built = build => built,
+        // Should something hang that can't be given up, what it leaves is for the next build to collect.
+        () = async { cancel.raised().await; tokio::time::sleep(ENDING_LIMIT).await } => {
+            Err(BuildError::Cancelled.into())
+        }
+    };
     drop(events);
     // The display ends with the stream; what a panic in it would say was printed already.
     let _ = shown.await;
-    stats::write(node.store.counts())?;
+    let figures = stats::write(node.store.counts());
     match built {
         Err(CommandError::Build(BuildError::Cancelled)) => {
             let terminated = signals.await.unwrap_or(false);
@@ -148,28 +156,13 @@ async fn build_image(node: &NodeArgs, args: BuildArgs) -> Result<(), CommandErro
         Err(error) => Err(error),
         Ok(image) => {
             signals.abort();
+            figures?;
             if args.quiet {
                 writeln!(io::stdout(), "{}", image.image_id)?;
             }
             Ok(())
         }
     }
-}
-
-/// Raises the flag at the first SIGINT or SIGTERM; says whether it was SIGTERM.
-async fn watch_signals(handle: CancelHandle) -> bool {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    let terminated = tokio::select! {
-        _ = interrupt.recv() => false,
-        _ = terminate.recv() => true,
-    };
-    handle.raise();
-    terminated
 }
 
 fn request(args: &BuildArgs) -> Result<BuildRequest, CommandError> {
@@ -191,7 +184,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CommandError> {
         name,
         context: args.context.clone(),
         dockerfile: args.file.clone(),
-        build_args: build_args(&args.build_args, |name| std::env::var(name).ok())?,
+        build_args: build_args(&args.build_args, |name| std::env::var_os(name))?,
         target: args.target.clone(),
         no_cache: args.no_cache,
         cache_limits: CacheLimits::default(),
@@ -201,7 +194,7 @@ fn request(args: &BuildArgs) -> Result<BuildRequest, CommandError> {
 /// `KEY=VALUE`, or `KEY` to be taken from the environment; there unset, it is left to the Dockerfile's default.
 fn build_args(
     given: &[String],
-    environment: impl Fn(&str) -> Option<String>,
+    environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<BTreeMap<String, String>, CommandError> {
     let mut args = BTreeMap::new();
     for text in given {
@@ -217,6 +210,11 @@ fn build_args(
             }
             None => {
                 if let Some(value) = environment(text) {
+                    let value = value.into_string().map_err(|_| {
+                        CommandError::Usage(format!(
+                            "--build-arg {text}: its value in the environment is not UTF-8"
+                        ))
+                    })?;
                     args.insert(text.clone(), value);
                 }
             }
@@ -271,8 +269,15 @@ async fn remove_images(node: &Node, args: &RmiArgs) -> Result<(), CommandError> 
         };
         node.store.delete_image(&name.to_string(), false).await?;
         // Records by id that CRI made of an image before it was managed would keep it for ever.
-        for other in node.store.images(&[]).await? {
-            if other.target.digest == record.target.digest && other.name.starts_with("sha256:") {
+        let (by_id, named): (Vec<_>, Vec<_>) = node
+            .store
+            .images(&[&format!("target.digest=={}", record.target.digest)])
+            .await?
+            .into_iter()
+            .partition(|other| other.name.starts_with("sha256:"));
+        // While the image has another name they belong to that one: pods may refer to it by id.
+        if named.is_empty() {
+            for other in by_id {
                 node.store.delete_image(&other.name, false).await?;
             }
         }
@@ -361,12 +366,17 @@ mod tests {
 
     #[test]
     fn build_args_from_text_and_environment() {
-        let environment = |name: &str| (name == "SET").then(|| "from-env".to_owned());
+        use std::os::unix::ffi::OsStringExt as _;
+        let environment = |name: &str| match name {
+            "SET" => Some("from-env".into()),
+            "BYTES" => Some(OsString::from_vec(vec![0xff])),
+            _ => None,
+        };
         let given = ["A=1", "B=", "C=x=y", "SET", "UNSET"].map(str::to_owned);
         let args = build_args(&given, environment).unwrap();
         let pairs: Vec<_> = args.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(pairs, ["A=1", "B=", "C=x=y", "SET=from-env"]);
-        for bad in ["=x", ""] {
+        for bad in ["=x", "", "BYTES"] {
             assert!(build_args(&[bad.to_owned()], environment).is_err());
         }
     }

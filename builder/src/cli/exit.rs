@@ -67,7 +67,9 @@ pub fn exit_code(error: &CommandError) -> ExitCode {
 fn build_code(error: &BuildError) -> ExitCode {
     match error {
         BuildError::Step(_) | BuildError::Copy { .. } | BuildError::User { .. } => ExitCode::Step,
-        BuildError::Dockerfile(_) | BuildError::Port { .. } => ExitCode::Usage,
+        BuildError::Dockerfile(_) | BuildError::Port { .. } | BuildError::BaseTriggers { .. } => {
+            ExitCode::Usage
+        }
         BuildError::Context(error) => context_code(error),
         BuildError::In { source, .. } => build_code(source),
         BuildError::BaseAbsent { .. }
@@ -86,6 +88,13 @@ fn build_code(error: &BuildError) -> ExitCode {
             | RuncError::Cgroup(_) => ExitCode::Store,
         },
         BuildError::Layer(LayerError::Source { .. } | LayerError::SizeChanged { .. }) => ExitCode::Context,
+        BuildError::Layer(
+            LayerError::WhiteoutName { .. }
+            | LayerError::WhiteoutDevice { .. }
+            | LayerError::Owner { .. }
+            | LayerError::Loop { .. }
+            | LayerError::ParentNotDirectory { .. },
+        ) => ExitCode::Step,
         BuildError::Cancelled => ExitCode::Interrupted,
         BuildError::Layer(_)
         | BuildError::Sandbox(_)

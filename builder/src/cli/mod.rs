@@ -5,6 +5,7 @@ mod args;
 mod command;
 mod exit;
 mod progress;
+mod signals;
 mod start;
 mod stats;
 

@@ -59,22 +59,46 @@ impl Bases {
     }
 }
 
+/// Finds the image, else pulls it. What was found but turns out to be gone in part (collected meanwhile, or removed by
+/// hand) is pulled, too.
 async fn resolve(
     session: &Session,
     reference: &ImageReference,
     location: &Location,
 ) -> Result<BaseImage, BuildError> {
     let platform = Platform::of_this_node();
-    let manifest = match local(session, reference, &platform, location).await? {
-        Local::Usable(manifest) => *manifest,
-        Local::Lacking(state) => {
-            let target = match remembered(session, reference).await? {
-                Some(target) => target,
-                None => pull(session, reference, &state, location).await?,
-            };
-            read_manifest(session, reference, target, &platform, location).await?
-        }
+    let state = match local(session, reference, &platform, location).await? {
+        Local::Usable(manifest) => match take(session, reference, *manifest, &platform, location).await {
+            Err(BuildError::Store(error)) if error.is_not_found() => {
+                "is in containerd without all of its content".to_owned()
+            }
+            done => return done,
+        },
+        Local::Lacking(state) => state,
     };
+    if let Some(target) = remembered(session, reference).await? {
+        let taken = async {
+            let manifest = read_manifest(session, reference, target, &platform, location).await?;
+            take(session, reference, manifest, &platform, location).await
+        };
+        match taken.await {
+            Err(BuildError::Store(error)) if error.is_not_found() => {}
+            done => return done,
+        }
+    }
+    let target = pull(session, reference, &state, location).await?;
+    let manifest = read_manifest(session, reference, target, &platform, location).await?;
+    take(session, reference, manifest, &platform, location).await
+}
+
+/// The image of `manifest`, unpacked and pinned.
+async fn take(
+    session: &Session,
+    reference: &ImageReference,
+    manifest: Document<Manifest>,
+    platform: &Platform,
+    location: &Location,
+) -> Result<BaseImage, BuildError> {
     let config = read(session, manifest.value().config.digest).await?;
     let config = Document::<ImageConfig>::parse(config).map_err(|source| BuildError::BaseImage {
         reference: reference.clone(),
@@ -191,7 +215,7 @@ async fn pull(
         });
     };
     session.events.notice(format!("{reference} {state}; pulling it through CRI"));
-    let pulled = cri.pull(reference).await;
+    let pulled = session.cancel.unless_raised(cri.pull(reference)).await.ok_or(BuildError::Cancelled)?;
     pulled.map_err(|source| BuildError::Pull {
         reference: reference.clone(),
         location: location(),
@@ -271,21 +295,27 @@ async fn pin(
         return Ok(Some(chain));
     }
     let used_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    // Images that differ in nothing but their configs share this snapshot: each has references of its own.
+    let own = &manifest.hex()[..16];
     let mut pins = Labels::from([
         labels::gc_root(),
-        labels::content_reference("base.manifest", manifest),
-        labels::content_reference("base.config", config),
+        labels::content_reference(&format!("base.{own}.manifest"), manifest),
+        labels::content_reference(&format!("base.{own}.config"), config),
         (name_label, format!("{manifest} {used_s}")),
     ]);
     for (number, layer) in layers.iter().enumerate() {
-        pins.extend([labels::content_reference(&format!("base.l{number}"), layer.descriptor.digest)]);
+        pins.extend([labels::content_reference(&format!("base.{own}.l{number}"), layer.descriptor.digest)]);
     }
-    if present.is_some() {
-        session.store.update_snapshot_labels(&chain.to_string(), &pins, &[]).await?;
-    } else {
+    if present.is_none() {
         session.events.notice(format!("unpacking {reference}"));
-        let layers: Vec<_> = layers.iter().map(|layer| (layer.descriptor.clone(), layer.diff_id)).collect();
-        session.store.unpack(&layers, &pins).await?;
+    }
+    // Writes nothing but the labels when everything is there, also when that changes meanwhile.
+    let layers: Vec<_> = layers.iter().map(|layer| (layer.descriptor.clone(), layer.diff_id)).collect();
+    session.store.unpack(&layers, &pins).await?;
+    // Until the labels were set nothing but the image record held the two, and a kubelet may have removed it since it
+    // was read. From here on they stay, if they are there.
+    for digest in [manifest, config] {
+        read(session, digest).await?;
     }
     Ok(Some(chain))
 }

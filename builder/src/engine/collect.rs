@@ -2,9 +2,11 @@
 //! Finds and removes what builds that were killed have left: active snapshots, cgroups, network addresses.
 //!
 //! A build that makes snapshots leaves a marker with its id in the store's state directory until it has removed them. A
-//! marker whose build holds no lock any more belongs to a dead one. Looking costs two directory reads when nothing died.
+//! marker that nobody holds a lock on any more belongs to a dead one. Looking costs two directory reads when nothing died.
 
+use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use super::error::BuildError;
@@ -20,22 +22,58 @@ fn marker(state: &StateDir, build: &str) -> PathBuf {
     state.active().join(build)
 }
 
-/// Says that `build` is about to make snapshots in this store.
-pub(crate) fn announce(state: &StateDir, build: &str) -> Result<(), BuildError> {
-    let path = marker(state, build);
-    let write = || {
-        std::fs::create_dir_all(state.active())?;
-        std::fs::write(&path, b"")
-    };
-    write().map_err(|source| BuildError::Marker { path: path.clone(), source })
+/// The sign that a build may have snapshots of its own in a store: a file with the build's id, locked while it lives.
+///
+/// The lock lies in the store's own state directory, not in the run directory: builds that share the store share the
+/// former, but containers, for one, may each have a `/run` of their own.
+#[derive(Debug)]
+pub(crate) struct Marker {
+    path: PathBuf,
+    _locked: File,
 }
 
-/// Says that nothing of `build` is left in this store.
-pub(crate) fn retract(state: &StateDir, build: &str) -> Result<(), BuildError> {
-    let path = marker(state, build);
-    match std::fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(BuildError::Marker { path, source }),
-        _ => Ok(()),
+impl Marker {
+    /// Says that `build` is about to make snapshots in this store.
+    pub(crate) fn announce(state: &StateDir, build: &str) -> Result<Self, BuildError> {
+        let path = marker(state, build);
+        let write = || {
+            std::fs::create_dir_all(state.active())?;
+            loop {
+                let file = File::options().create(true).append(true).open(&path)?;
+                file.lock()?;
+                // A collector that came between the two steps above has taken it for a dead build's and removed it.
+                if file.metadata()?.nlink() == 1 {
+                    return Ok(file);
+                }
+            }
+        };
+        let locked = write().map_err(|source| BuildError::Marker { path: path.clone(), source })?;
+        Ok(Self { path, _locked: locked })
+    }
+
+    /// The marker `path` of a build that has died, held for the caller; `None` while it lives, or once it is collected.
+    fn of_dead(path: PathBuf) -> Result<Option<Self>, BuildError> {
+        let open = || match File::options().append(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(file) => match file.try_lock() {
+                Ok(()) => Ok((file.metadata()?.nlink() == 1).then_some(file)),
+                Err(TryLockError::WouldBlock) => Ok(None),
+                Err(TryLockError::Error(error)) => Err(error),
+            },
+        };
+        let locked = open().map_err(|source| BuildError::Marker { path: path.clone(), source })?;
+        Ok(locked.map(|locked| Self { path, _locked: locked }))
+    }
+
+    /// Says that nothing of the build is left in this store.
+    pub(crate) fn retract(&self) -> Result<(), BuildError> {
+        match std::fs::remove_file(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(BuildError::Marker { path: self.path.clone(), source })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -43,9 +81,7 @@ pub(crate) fn retract(state: &StateDir, build: &str) -> Result<(), BuildError> {
 pub(crate) async fn collect(store: &Store, paths: &NodePaths) -> Result<(), BuildError> {
     let NodePaths { state, run_dir, .. } = paths;
     for build in announced(state)? {
-        if build_lock::is_live(run_dir, &build)? {
-            continue;
-        }
+        let Some(dead) = Marker::of_dead(marker(state, &build))? else { continue };
         tracing::info!(build, "removing what a killed build has left");
         let filter = format!("labels.\"{}\"==\"{build}\"", labels::BUILD);
         for snapshot in store.snapshots(&[&filter]).await? {
@@ -54,7 +90,7 @@ pub(crate) async fn collect(store: &Store, paths: &NodePaths) -> Result<(), Buil
         for ingest in store.ingests(&[&format!("ref~=^pushless-{build}-")]).await? {
             store.abort_ingest(&ingest.reference).await?;
         }
-        retract(state, &build)?;
+        dead.retract()?;
     }
     let dead = build_lock::dead_builds(run_dir)?;
     if dead.is_empty() {
@@ -84,4 +120,28 @@ fn announced(state: &StateDir) -> Result<Vec<String>, BuildError> {
             Err(source) => Err(BuildError::Marker { path: path.clone(), source }),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_marker_is_alive_while_it_is_held_and_collected_once() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::new(Some(root.path()), Path::new("/run/x.sock"), "k8s.io", "overlayfs");
+        assert_eq!(announced(&state).unwrap(), Vec::<String>::new());
+        let held = Marker::announce(&state, "a").unwrap();
+        assert_eq!(announced(&state).unwrap(), ["a"]);
+        assert!(Marker::of_dead(marker(&state, "a")).unwrap().is_none());
+        drop(held);
+        let dead = Marker::of_dead(marker(&state, "a")).unwrap().unwrap();
+        assert!(Marker::of_dead(marker(&state, "a")).unwrap().is_none(), "another collector keeps away");
+        dead.retract().unwrap();
+        dead.retract().unwrap();
+        assert!(Marker::of_dead(marker(&state, "a")).unwrap().is_none());
+        assert_eq!(announced(&state).unwrap(), Vec::<String>::new());
+    }
 }

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::error::BuildError;
 use super::layer_step::join;
-use crate::context::{IgnoreFile, SelectedSource, SourceTree, StatCache, SystemClock, select};
+use crate::context::{ContextError, IgnoreFile, SelectedSource, SourceTree, StatCache, SystemClock, select};
 
 /// Tree and stat cache, opened once.
 #[derive(Debug)]
@@ -55,11 +55,7 @@ impl BuildContext {
     }
 
     /// Keeps the digests for the next build. That this fails is worth a line, not a build.
-    pub(crate) fn save(&self) {
-        if let Some(opened) = self.opened.get()
-            && let Err(error) = opened.cache.save()
-        {
-            tracing::warn!(%error, "the next build has to read the whole context again");
-        }
+    pub(crate) fn save(&self) -> Result<(), ContextError> {
+        self.opened.get().map_or(Ok(()), |opened| opened.cache.save().map(drop))
     }
 }

@@ -34,7 +34,7 @@ impl StageRun<'_> {
     ) -> Result<(), BuildError> {
         let step = self.begin(planned.instruction.original.clone());
         let done = self.copy(&planned.instruction, planned.copy_source.as_ref(), copy).await;
-        self.end(step, done.as_ref().map_or(StepOutcome::Failed, |outcome| *outcome));
+        self.end(step, &done);
         done.map(drop)
     }
 
@@ -71,13 +71,13 @@ impl StageRun<'_> {
         }
         let source = match chain {
             None => {
-                let (tree, selected) =
-                    build.context.select(sources).await.map_err(|error| error.in_instruction(&location))?;
+                let selected = build.session.unless_cancelled(build.context.select(sources)).await;
+                let (tree, selected) = selected.map_err(|error| error.in_instruction(&location))?;
                 Source { tree, selected, _mount: None }
             }
             Some(chain) => {
                 let opened = select_from(&build.session, chain, sources).await;
-                opened.map_err(|error| self.or_stale(error).in_instruction(&location))?
+                opened.map_err(|error| build.session.or_stale(error).in_instruction(&location))?
             }
         };
         let key = KeyBuilder::new("copy", self.image.chain)
@@ -134,11 +134,11 @@ async fn select_from(
 ) -> Result<Source, BuildError> {
     let look = session.look(chain).await?;
     let mount = match &*look.dirs.lower {
-        [one] => return selected(one, None, sources).await,
+        [one] => return session.unless_cancelled(selected(one, None, sources)).await,
         lower => overlay::mount_view(&*session.scratch().await?, lower)?,
     };
     let path = mount.path().to_owned();
-    selected(&path, Some(mount), sources).await
+    session.unless_cancelled(selected(&path, Some(mount), sources)).await
 }
 
 async fn selected(

@@ -250,3 +250,172 @@ impl Below<'_> {
         Ok(stat.map(|stat| stat.kind))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
+
+    use super::*;
+    use crate::context::{IgnoreFile, StatCache, select};
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn context() -> tempfile::TempDir {
+        let context = tempfile::tempdir().unwrap();
+        let root = context.path();
+        for path in ["a1", "a2", "d/f", "d/sub/g", "e/f", "e/h", "t/sub"] {
+            write(root, path, path);
+        }
+        std::fs::create_dir(root.join("empty")).unwrap();
+        std::fs::create_dir(root.join("links")).unwrap();
+        write(root, "links/one", "");
+        std::fs::hard_link(root.join("links/one"), root.join("links/two")).unwrap();
+        std::fs::hard_link(root.join("a1"), root.join("b1")).unwrap();
+        symlink("d/f", root.join("to-file")).unwrap();
+        symlink("d", root.join("to-directory")).unwrap();
+        symlink("nowhere", root.join("e/dangling")).unwrap();
+        context
+    }
+
+    fn parents() -> tempfile::TempDir {
+        let parents = tempfile::tempdir().unwrap();
+        let root = parents.path();
+        write(root, "etc/passwd", "");
+        write(root, "there/keep", "");
+        std::fs::create_dir_all(root.join("there/f")).unwrap();
+        symlink("there", root.join("link")).unwrap();
+        symlink("etc/passwd", root.join("file-link")).unwrap();
+        symlink("new/place", root.join("dangling")).unwrap();
+        symlink("/etc", root.join("absolute")).unwrap();
+        std::fs::create_dir(root.join("linked")).unwrap();
+        symlink("/etc", root.join("linked/sub")).unwrap();
+        parents
+    }
+
+    /// What a COPY of `words` (the last one is the destination) in `/work` places: `path=content`, or the error.
+    fn placed(context: &Path, parents: &Path, words: &str) -> String {
+        let mut words: Vec<&str> = words.split(' ').collect();
+        let destination = words.pop().unwrap();
+        let tree = SourceTree::build_context(context, IgnoreFile::load(context, None).unwrap()).unwrap();
+        let selected = select(&tree, &words, &StatCache::disabled()).unwrap();
+        let target = Target::new(&ImagePath::new("/work"), destination, words.len());
+        let view = View::new(std::fs::File::open(parents).unwrap()).unwrap();
+        let made = Metadata::of_root(0o755, 0);
+        match place(&selected, &target, &view, &Arc::new(tree), &made) {
+            Err(error) => error.to_string(),
+            Ok(entries) => entries.into_iter().map(shown).collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    fn shown(entry: LayerEntry) -> String {
+        match entry.content {
+            Content::Directory => format!("{}/", entry.path),
+            Content::File { open, .. } => {
+                let mut text = String::new();
+                open().unwrap().read_to_string(&mut text).unwrap();
+                format!("{}={text}", entry.path)
+            }
+            Content::Symlink(target) => format!("{}->{}", entry.path, target.display()),
+            Content::Hardlink(target) => format!("{}=={target}", entry.path),
+            other => format!("{} {other:?}", entry.path),
+        }
+    }
+
+    /// Compared with BuildKit 0.8 (Docker 20.10), except for the two lines that say so.
+    #[test]
+    fn where_things_go() {
+        let (context, parents) = (context(), parents());
+        for (words, expected) in [
+            // A file: under its own name in a directory, else as the destination.
+            ("a1 /new", "/new=a1"),
+            ("a1 /new/", "/new/a1=a1"),
+            ("a1 /p/q/r", "/p/q/r=a1"),
+            ("a1 /there", "/there/a1=a1"),
+            ("a1 .", "/work/a1=a1"),
+            ("a1 ./", "/work/a1=a1"),
+            ("a1 n", "/work/n=a1"),
+            ("a1 ..", "/a1=a1"),
+            ("a1 /../../one", "/one=a1"),
+            ("../../a1 /one", "/one=a1"),
+            ("a1 /etc/passwd", "/etc/passwd=a1"),
+            // Links in the destination are followed, inside the root.
+            ("a1 /link", "/there/a1=a1"),
+            ("a1 /link/x", "/there/x=a1"),
+            ("a1 /absolute/x", "/etc/x=a1"),
+            ("a1 /file-link", "/etc/passwd=a1"),
+            ("a1 /dangling", "/new/place=a1"),
+            // A source that is a link is what it leads to, under its own name.
+            ("to-file /new", "/new=d/f"),
+            ("to-file /new/", "/new/to-file=d/f"),
+            ("to-directory /new", "/new/ /new/f=d/f /new/sub/ /new/sub/g=d/sub/g"),
+            // A directory: its contents.
+            ("d /new", "/new/ /new/f=d/f /new/sub/ /new/sub/g=d/sub/g"),
+            ("d/ /new/", "/new/ /new/f=d/f /new/sub/ /new/sub/g=d/sub/g"),
+            ("e /linked", "/linked/dangling->nowhere /linked/f=e/f /linked/h=e/h"),
+            ("empty /new", "/new/"),
+            ("empty /there", ""),
+            ("empty /x/y/", "/x/y/"),
+            // Several sources: the later one wins. BuildKit lets each replace the one before without the slash.
+            ("a1 a2 /new/", "/new/a1=a1 /new/a2=a2"),
+            ("a1 a2 /new", "/new/a1=a1 /new/a2=a2"),
+            ("a[12] /new", "/new/a1=a1 /new/a2=a2"),
+            ("a[1] /new", "/new=a1"),
+            ("nothing* /new", ""),
+            ("d/f e/f /new/", "/new/f=e/f"),
+            ("d e /new", "/new/ /new/dangling->nowhere /new/f=e/f /new/h=e/h /new/sub/ /new/sub/g=d/sub/g"),
+            // Hard links stay links within a source.
+            ("links /new", "/new/ /new/one= /new/two==/new/one"),
+            ("a1 b1 /new/", "/new/a1=a1 /new/b1=a1"),
+            ("links links/two /new/", "/new/ /new/one= /new/two="),
+            // What can't be.
+            ("d /etc/passwd", "copy a directory to /etc/passwd: it is not a directory in the image"),
+            ("d /linked", "copy a directory to /linked/sub: it is not a directory in the image"),
+            ("d/f /there", "copy a file to /there/f: it is a directory in the image"),
+            ("d /there", "copy a file to /there/f: it is a directory in the image"),
+            ("d t /new", "copy a file to /new/sub: it is a directory in the image"),
+            ("t d /new", "copy a directory to /new/sub: it is not a directory in the image"),
+            ("a1 /etc/passwd/x", "copy to /etc/passwd/x: /etc/passwd is not a directory in the image"),
+            ("a1 /etc/passwd/", "copy to /etc/passwd/a1: /etc/passwd is not a directory in the image"),
+            ("a1 a2 /etc/passwd", "copy to /etc/passwd/a1: /etc/passwd is not a directory in the image"),
+        ] {
+            assert_eq!(placed(context.path(), parents.path(), words), expected, "COPY {words}");
+        }
+    }
+
+    #[test]
+    fn a_new_directory_has_default_metadata_and_those_below_their_own() {
+        let (context, parents) = (context(), parents());
+        for directory in ["d", "d/sub"] {
+            let mode = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(context.path().join(directory), mode).unwrap();
+        }
+        let ignore = IgnoreFile::load(context.path(), None).unwrap();
+        let tree = SourceTree::build_context(context.path(), ignore).unwrap();
+        let selected = select(&tree, &["d"], &StatCache::disabled()).unwrap();
+        let view = View::new(std::fs::File::open(parents.path()).unwrap()).unwrap();
+        let target = Target::new(&ImagePath::root(), "/new", 1);
+        let made = Metadata::of_root(0o755, 42);
+        let entries = place(&selected, &target, &view, &Arc::new(tree), &made).unwrap();
+        let modes: Vec<_> = entries
+            .iter()
+            .filter(|entry| matches!(entry.content, Content::Directory))
+            .map(|entry| (entry.path.to_string(), entry.metadata.mode))
+            .collect();
+        assert_eq!(modes, [("/new".to_owned(), 0o755), ("/new/sub".to_owned(), 0o700)]);
+    }
+
+    #[test]
+    fn what_of_a_destination_decides_is_in_the_key() {
+        let root = ImagePath::root();
+        let key = |workdir: &ImagePath, text: &str, sources| Target::new(workdir, text, sources).key_bytes();
+        assert_eq!(key(&root, "/a/", 1), key(&root, "a/.", 1));
+        assert_eq!(key(&root, "/a/", 1), key(&root, "/a", 2));
+        assert_ne!(key(&root, "/a", 1), key(&root, "/a/", 1));
+        assert_ne!(key(&root, "a", 1), key(&ImagePath::new("/b"), "a", 1));
+    }
+}

@@ -126,6 +126,16 @@ pub enum BuildError {
         /// Layers in the config.
         diff_ids: usize,
     },
+    /// A base image asks for instructions to be carried out first. Ignoring them would give another image than asked for.
+    #[error("build on {reference}: its ONBUILD triggers are not supported: {}", .triggers.join("; "))]
+    BaseTriggers {
+        /// Its name.
+        reference: ImageReference,
+        /// The word that names it.
+        location: Box<Location>,
+        /// The instructions.
+        triggers: Vec<String>,
+    },
     /// A base image's index leads to nothing but further indexes.
     #[error("read base image {reference}: its indexes are nested too deeply")]
     BaseNesting {
@@ -286,6 +296,7 @@ impl BuildError {
             | Self::Pull { location, .. }
             | Self::BaseImage { location, .. }
             | Self::BaseLayers { location, .. }
+            | Self::BaseTriggers { location, .. }
             | Self::BaseNesting { location, .. }
             | Self::BasePlatform { location, .. } => Some(location),
             _ => None,

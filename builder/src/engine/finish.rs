@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The end of a build: config, manifest, image name, and the proof that CRI shows it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::base::ImageLayer;
 use super::error::BuildError;
 use super::stage::{Build, StageImage, StageRun};
-use crate::image::{Descriptor, Digest, Document, ImageConfig, Manifest, media_type};
-use crate::store::{Labels, labels};
+use crate::image::{
+    ChainId, Descriptor, Digest, Document, ImageConfig, ImageReference, Manifest, media_type,
+};
+use crate::store::{Cri, ErrorKind, Labels, labels};
 
 /// How long CRI may take to follow an image's new id. Its answer usually comes within milliseconds.
 const VISIBLE_LIMIT: Duration = Duration::from_secs(10);
+/// After this time it is looked whether the name still leads to the image.
+const VISIBLE_LOOK: Duration = Duration::from_millis(250);
 /// The lease of an image without any layer, should the process die.
 const LEASE_LIMIT: Duration = Duration::from_secs(600);
 
@@ -41,7 +45,7 @@ impl Documents {
 }
 
 /// Gives the stage's image its name, unless the name leads to this very image already.
-pub(crate) async fn finish(mut run: StageRun<'_>) -> Result<BuiltImage, BuildError> {
+pub(crate) async fn finish(run: &mut StageRun<'_>) -> Result<BuiltImage, BuildError> {
     let build = run.build;
     let name = &build.session.request.name;
     let documents = Documents::of(&run.image);
@@ -63,32 +67,70 @@ pub(crate) async fn finish(mut run: StageRun<'_>) -> Result<BuiltImage, BuildErr
         check_top(build, &run.image).await?;
     } else {
         build.session.check_cancelled()?;
-        write(&mut run, &documents).await?;
+        let lent_to = write(run, &documents).await?;
         build.session.store.set_image(name, &target, &image_labels()).await?;
+        if let Some(chain) = lent_to {
+            let holders = holders(&documents);
+            let holders: Vec<&str> = holders.keys().map(String::as_str).collect();
+            build.session.store.update_snapshot_labels(&chain.to_string(), &Labels::new(), &holders).await?;
+        }
     }
     let visible = match &build.session.cri {
         Some(cri) => {
-            cri.wait_visible(name, documents.config.digest(), VISIBLE_LIMIT).await?;
-            true
+            let shown = wait_visible(build, cri, name, &documents);
+            build.session.unless_cancelled(shown).await?
         }
         None => false,
     };
     Ok(built(visible))
 }
 
+/// Waits until CRI shows the image; `false` when another build has given its name away meanwhile, which is no failure
+/// of either: the later one has the name.
+async fn wait_visible(
+    build: &Build,
+    cri: &Cri,
+    name: &ImageReference,
+    documents: &Documents,
+) -> Result<bool, BuildError> {
+    let deadline = Instant::now() + VISIBLE_LIMIT;
+    loop {
+        let limit = VISIBLE_LOOK.min(deadline.saturating_duration_since(Instant::now()));
+        let hidden = match cri.wait_visible(name, documents.config.digest(), limit).await {
+            Err(error) if error.kind() == ErrorKind::NotVisible => error,
+            other => return Ok(other.map(|()| true)?),
+        };
+        let record = build.session.store.image(&name.to_string()).await?;
+        if record.is_some_and(|record| record.target.digest != documents.manifest.digest()) {
+            build.session.events.notice(format!("{name} was given to another image meanwhile"));
+            return Ok(false);
+        }
+        if Instant::now() >= deadline {
+            return Err(hidden.into());
+        }
+    }
+}
+
 /// Writes what is missing. The top snapshot is labelled with references to both documents before they are written, so
 /// they are never without a holder.
-async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<(), BuildError> {
+///
+/// Returns the snapshot if it was there before: it holds the documents only until the image has its name, else it would
+/// collect references of all images that end in it for as long as it lives.
+async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<Option<ChainId>, BuildError> {
     let build = run.build;
     let store = &build.session.store;
     check_hits(build, &run.image).await?;
-    let holders = holders(build, documents);
+    let holders = holders(documents);
     let layer = run.commit_snapshot(holders.clone()).await?;
+    let lent_to = match (&layer, run.image.chain) {
+        (Some(layer), _) if layer.is_new() => None,
+        (_, chain) => chain,
+    };
     let lease = match (&layer, run.image.chain) {
         (Some(_), _) => None,
         (None, Some(chain)) => {
             let held = store.update_snapshot_labels(&chain.to_string(), &holders, &[]).await;
-            held.map_err(|error| run.or_stale(BuildError::Store(error)))?;
+            held.map_err(|error| build.session.or_stale(BuildError::Store(error)))?;
             None
         }
         (None, None) => {
@@ -124,15 +166,19 @@ async fn write(run: &mut StageRun<'_>, documents: &Documents) -> Result<(), Buil
         writer.write_blob(manifest.digest(), manifest.raw(), &manifest_labels).await.map_err(BuildError::from)
     };
     let written = tokio::try_join!(layer, config, manifest);
-    if let Some(lease) = lease {
-        // The name is set before the lease goes, for the lease is all that holds the documents.
-        if written.is_ok() {
+    let Some(lease) = lease else { return written.map(|_| lent_to) };
+    // The name is set before the lease goes, for the lease is all that holds the documents. It goes in any case.
+    let named = match written {
+        Ok(_) => {
             let target = Descriptor::of(media_type::MANIFEST, &documents.manifest);
-            store.set_image(&build.session.request.name, &target, &image_labels()).await?;
+            store.set_image(&build.session.request.name, &target, &image_labels()).await.map_err(Into::into)
         }
-        store.delete_lease(&lease, false).await?;
-    }
-    written.map(drop)
+        Err(error) => Err(error),
+    };
+    let released = store.delete_lease(&lease, false).await;
+    named?;
+    released?;
+    Ok(None)
 }
 
 /// What an image record says of its builder, so that it can list its own.
@@ -140,14 +186,13 @@ fn image_labels() -> Labels {
     Labels::from([(labels::IMAGE.to_owned(), env!("CARGO_PKG_VERSION").to_owned())])
 }
 
-/// The labels by which the top snapshot holds manifest and config. Their keys are this image name's own: two images
-/// on one snapshot do not take each other's.
-fn holders(build: &Build, documents: &Documents) -> Labels {
-    let name = build.session.request.name.to_string();
-    let name = &blake3::hash(name.as_bytes()).to_hex()[..16];
+/// The labels by which the top snapshot holds manifest and config. Their keys are this image's own: two images on one
+/// snapshot do not take each other's.
+fn holders(documents: &Documents) -> Labels {
+    let own = &documents.manifest.digest().hex()[..16];
     Labels::from([
-        labels::content_reference(&format!("image.{name}.config"), documents.config.digest()),
-        labels::content_reference(&format!("image.{name}.manifest"), documents.manifest.digest()),
+        labels::content_reference(&format!("image.{own}.config"), documents.config.digest()),
+        labels::content_reference(&format!("image.{own}.manifest"), documents.manifest.digest()),
     ])
 }
 
@@ -165,19 +210,19 @@ async fn check_top(build: &Build, image: &StageImage) -> Result<(), BuildError> 
     if build.session.store.snapshot(&chain.to_string()).await?.is_some() {
         return Ok(());
     }
-    Err(BuildError::Stale { hits: image.hits.clone() })
+    Err(build.session.stale())
 }
 
 /// Cached layers must still have their blobs, else the image would not be complete.
 async fn check_hits(build: &Build, image: &StageImage) -> Result<(), BuildError> {
     let mut questions = tokio::task::JoinSet::new();
-    for (_, record) in &image.hits {
+    for record in &image.hits {
         let (store, blob) = (build.session.store.clone(), record.diff_id.0);
         questions.spawn(async move { store.content_info(blob).await });
     }
     while let Some(answer) = questions.join_next().await {
         if super::layer_step::join(answer)??.is_none() {
-            return Err(BuildError::Stale { hits: image.hits.clone() });
+            return Err(build.session.stale());
         }
     }
     Ok(())

@@ -4,8 +4,32 @@
 //! Scanners and `docker history` parse these texts, so they follow BuildKit's Dockerfile frontend to the letter
 //! (observed on Docker 20.10 and 26.1), its comment included.
 
+use crate::image::{History, ImageConfig};
+
 /// The `comment` of every history entry that an instruction adds.
 pub(crate) const COMMENT: &str = "buildkit.dockerfile.v0";
+/// The `comment` of an entry for a layer of which the base tells nothing.
+const UNKNOWN: &str = "a layer that the base image has no history of";
+
+/// Makes the history of a base count its layers, as the OCI image specification demands of a history that is there.
+///
+/// Some tools write none, or none for some layers. BuildKit appends what is missing to the end, behind the steps of
+/// the build (`cache/refs` normalisation, 0.8 to 0.13); here it goes where it belongs, behind the base's own entries. Of
+/// an entry too many the last are said to have no layer.
+pub(crate) fn settle(config: &mut ImageConfig) {
+    let layers = config.rootfs.diff_ids.len();
+    let mut counted = 0;
+    for entry in config.history.iter_mut().filter(|entry| !entry.empty_layer) {
+        counted += 1;
+        entry.empty_layer = counted > layers;
+    }
+    let created = config.created.clone();
+    config.history.extend((counted..layers).map(|_| History {
+        created: created.clone(),
+        comment: UNKNOWN.to_owned(),
+        ..History::default()
+    }));
+}
 
 /// `RUN |1 a=b /bin/sh -c make # buildkit`: the ARG values in force come first, counted.
 pub(crate) fn run(arguments: &[(String, String)], argv: &[String]) -> String {
@@ -69,6 +93,29 @@ mod tests {
 
     fn words(words: &[&str]) -> Vec<String> {
         words.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_settled_history_counts_the_layers() {
+        use crate::image::{DiffId, Digest, Document, Rootfs};
+        for (empty, layers, settled) in [
+            (&[][..], 0, &[][..]),
+            (&[], 2, &[false, false]),
+            (&[true], 1, &[true, false]),
+            (&[false, true], 2, &[false, true, false]),
+            (&[false, true, false], 2, &[false, true, false]),
+            (&[false, true, false], 1, &[false, true, true]),
+            (&[false], 0, &[true]),
+        ] {
+            let rootfs = Rootfs { diff_ids: vec![DiffId(Digest::of(b"")); layers], ..Rootfs::default() };
+            let history =
+                empty.iter().map(|empty_layer| History { empty_layer: *empty_layer, ..History::default() });
+            let mut config = ImageConfig { history: history.collect(), rootfs, ..ImageConfig::default() };
+            settle(&mut config);
+            let found: Vec<bool> = config.history.iter().map(|entry| entry.empty_layer).collect();
+            assert_eq!(found, settled, "{empty:?} with {layers} layers");
+            assert!(Document::write(config).check_history().is_ok());
+        }
     }
 
     #[test]

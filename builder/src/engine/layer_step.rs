@@ -7,13 +7,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fd::OwnedFd;
 
+use super::cancel::Cancel;
 use super::error::BuildError;
 use super::session::{ActiveSnapshot, MountedView, Session};
 use super::stage::StageRun;
 use crate::cache::{StepKey, StepRecord};
 use crate::image::ChainId;
 use crate::layer::{LayerDigest, LayerError, LayerSink, TAR_VERSION, View};
-use crate::store::{ContentWriter, Labels, SnapshotKind, Streamed, labels};
+use crate::store::{BlobSink, CommitOutcome, ContentWriter, Labels, SnapshotKind, Streamed, labels};
 
 /// A layer that is written but not yet committed.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct CommittedLayer {
     keys: Vec<StepKey>,
     writer: ContentWriter,
     streamed: Streamed,
+    is_new: bool,
 }
 
 /// A finished stream, still without a name in the stores.
@@ -68,7 +70,8 @@ impl StageRun<'_> {
     ) -> Result<(), BuildError> {
         self.settle().await?;
         self.build.session.uses(record.chain);
-        self.image.hits.push((key, record));
+        self.build.session.hits(key, record);
+        self.image.hits.push(record);
         self.image.push_layer(&record, created_by);
         Ok(())
     }
@@ -77,17 +80,7 @@ impl StageRun<'_> {
     pub(crate) async fn prepare(&mut self) -> Result<ActiveSnapshot, BuildError> {
         self.settle().await?;
         let prepared = self.build.session.prepare(self.image.chain).await;
-        prepared.map_err(|error| self.or_stale(error))
-    }
-
-    /// A missing snapshot below a hit is a stale record, not a failure of containerd.
-    pub(crate) fn or_stale(&self, error: BuildError) -> BuildError {
-        match error {
-            BuildError::Store(store) if store.is_not_found() && !self.image.hits.is_empty() => {
-                BuildError::Stale { hits: self.image.hits.clone() }
-            }
-            other => other,
-        }
+        prepared.map_err(|error| self.build.session.or_stale(error))
     }
 
     /// Runs `write` on a blocking thread with the upper directory, the parents' view and a sink that feeds the content
@@ -102,17 +95,20 @@ impl StageRun<'_> {
         F: FnOnce(OwnedFd, &View, &mut dyn LayerSink) -> Result<LayerDigest, LayerError> + Send + 'static,
     {
         let build = self.build.session.build_id().await?;
-        let (mut sink, writer) = self.build.session.store.content_writer(build);
+        let (sink, writer) = self.build.session.store.content_writer(build);
         let view: Arc<View> = parents.view.clone();
+        let cancel = self.build.session.cancel.clone();
         let written = tokio::task::spawn_blocking(move || {
+            let mut sink = EndingSink { sink, cancel };
             let digest = write(upper, &view, &mut sink)?;
-            Ok::<_, LayerError>((digest, sink.finish()))
+            Ok::<_, LayerError>((digest, sink.sink.finish()))
         });
         let (digest, finished) = match join(written.await)? {
             Ok(written) => written,
             Err(error) => {
                 // The stream may have broken because containerd refused it: then that is the reason to tell.
                 let refused = writer.abort().await;
+                self.build.session.check_cancelled()?;
                 return Err(refused.err().map_or(BuildError::Layer(error), BuildError::Store));
             }
         };
@@ -156,6 +152,14 @@ impl StageRun<'_> {
         }
     }
 
+    /// Commits the layer that waits for it although the build ends without an image: the step has finished, and the next
+    /// build need not execute it again. Without this its stream would stay behind in containerd, too.
+    pub(crate) async fn keep_finished(&mut self) {
+        if let Err(error) = self.settle().await {
+            self.build.session.events.notice(format!("a finished step could not be kept: {error}"));
+        }
+    }
+
     /// Commits the snapshot of the layer that waits for it, with `extra` labels. The blob is still to be stored: the
     /// snapshot goes first, for its labels hold the blob, which therefore is never unreferenced.
     pub(crate) async fn commit_snapshot(
@@ -168,9 +172,10 @@ impl StageRun<'_> {
         let session = &self.build.session;
         let mut given = record_labels(&record, &keys);
         given.extend(extra);
-        session.store.commit(record.chain, &snapshot.key, &given).await?;
+        let outcome = session.store.commit(record.chain, &snapshot.key, &given).await?;
         session.committed(&snapshot.key);
-        Ok(Some(CommittedLayer { record, keys, writer, streamed }))
+        let is_new = outcome == CommitOutcome::Committed;
+        Ok(Some(CommittedLayer { record, keys, writer, streamed, is_new }))
     }
 
     /// Looks again at a layer that was written before the machine was started the last time: its files may never have
@@ -213,7 +218,7 @@ impl StageRun<'_> {
             use rustix::fd::AsFd as _;
             crate::layer::verify(upper.as_fd(), &view, expected).map(drop)
         });
-        let verified = join(verified.await)?;
+        let verified = session.unless_cancelled(async { join(verified.await) }).await?;
         drop(parents);
         session.give_back(look).await?;
         Ok(verified)
@@ -242,10 +247,30 @@ impl StageRun<'_> {
     }
 }
 
+/// Ends the stream, and with it the blocking work that feeds it, once the build is told to end.
+struct EndingSink {
+    sink: BlobSink,
+    cancel: Cancel,
+}
+
+impl LayerSink for EndingSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.cancel.is_raised() {
+            return Err(io::Error::other("the build was cancelled"));
+        }
+        LayerSink::write(&mut self.sink, bytes)
+    }
+}
+
 impl CommittedLayer {
+    /// Whether nobody had made the snapshot before.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// Makes the blob of the layer, and only then a cached result of it: a hit must be complete.
     pub(crate) async fn store(self, session: &Session) -> Result<(), BuildError> {
-        let Self { record, keys, writer, streamed } = self;
+        let Self { record, keys, writer, streamed, is_new: _ } = self;
         writer.commit(streamed, record.diff_id.0, &Labels::new()).await?;
         for key in keys {
             session.index.put(key, &record)?;

@@ -69,10 +69,11 @@ impl Upkeep<'_> {
             return Ok(Pruned::default());
         }
         // While another build uses the cache nothing is let go: the last one to end will do it.
-        let Some(_alone) = self.state.try_lock_exclusive()? else { return Ok(Pruned::default()) };
+        let Some(alone) = self.state.try_lock_exclusive()? else { return Ok(Pruned::default()) };
         let plan = self.plan(limits, file_system, Kept { newest: true }).await?;
         let urgent = plan.urgent;
         let pruned = self.carry_out(plan, BATCH).await?;
+        drop(alone);
         if urgent {
             self.store.request_gc(URGENT_WAIT).await?;
         }
@@ -84,9 +85,11 @@ impl Upkeep<'_> {
     /// # Errors
     /// When containerd or the state directory fails, or while a build is running.
     pub async fn prune(&self, limits: CacheLimits, wait: Duration) -> Result<Pruned, BuildError> {
-        let Some(_alone) = self.state.try_lock_exclusive()? else { return Err(BuildError::CacheInUse) };
+        let Some(alone) = self.state.try_lock_exclusive()? else { return Err(BuildError::CacheInUse) };
         let plan = self.plan(limits, None, Kept::default()).await?;
         let pruned = self.carry_out(plan, usize::MAX).await?;
+        // What is let go is in no index any more: builds need not wait for containerd to collect it.
+        drop(alone);
         self.store.request_gc(wait).await?;
         Ok(pruned)
     }

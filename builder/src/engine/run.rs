@@ -33,12 +33,7 @@ impl StageRun<'_> {
             .execute_or_hit(instruction, command, step.0)
             .await
             .map_err(|error| error.in_instruction(&self.build.location(instruction.span.clone())));
-        let outcome = match &done {
-            Ok(outcome) => *outcome,
-            Err(BuildError::Cancelled) => StepOutcome::Cancelled,
-            Err(_) => StepOutcome::Failed,
-        };
-        self.end(step, outcome);
+        self.end(step, &done);
         done.map(drop)
     }
 
@@ -157,7 +152,7 @@ impl StageRun<'_> {
             extra_hosts: Vec::new(),
             mounts: Vec::new(),
         };
-        let mut cancel = session.cancel.clone();
+        let cancel = session.cancel.clone();
         let exit = sandbox.run(root, &command, sender, async move { cancel.raised().await }).await;
         if let Some(notice) = sandbox.take_notice() {
             session.events.notice(notice);

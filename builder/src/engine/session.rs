@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::OnceCell;
 
 use super::cancel::Cancel;
-use super::collect;
+use super::collect::Marker;
 use super::error::BuildError;
 use super::event::EventSink;
 use super::request::BuildRequest;
-use crate::cache::{BootId, StateDir, StepIndex};
+use crate::cache::{BootId, StateDir, StepIndex, StepKey, StepRecord};
 use crate::image::ChainId;
 use crate::layer::View;
 use crate::sandbox::build_lock::BuildLock;
@@ -53,10 +53,12 @@ pub(crate) struct Session {
     pub(crate) events: EventSink,
     pub(crate) cancel: Cancel,
     pub(crate) boot: BootId,
-    lock: OnceCell<Arc<BuildLock>>,
+    lock: OnceCell<(Arc<BuildLock>, Marker)>,
     scratch: OnceCell<Arc<Scratch>>,
     sandbox: tokio::sync::Mutex<Option<Arc<Sandbox>>>,
     used: Mutex<BTreeSet<ChainId>>,
+    /// What any stage took from the cache: each may turn out to be gone, also where another stage notices.
+    hits: Mutex<Vec<(StepKey, StepRecord)>>,
     /// A directory of a snapshot: on the file system whose free space matters.
     snapshot_path: OnceLock<PathBuf>,
     snapshots: AtomicU64,
@@ -87,6 +89,7 @@ impl Session {
             scratch: OnceCell::new(),
             sandbox: tokio::sync::Mutex::default(),
             used: Mutex::default(),
+            hits: Mutex::default(),
             snapshot_path: OnceLock::new(),
             snapshots: AtomicU64::new(0),
             active: Mutex::default(),
@@ -95,15 +98,15 @@ impl Session {
 
     /// The id of this build. The first call registers it, so that others can tell its traces from those of the dead.
     pub(crate) async fn build_id(&self) -> Result<&str, BuildError> {
-        Ok(self.lock().await?.id())
+        Ok(self.lock().await?.0.id())
     }
 
-    async fn lock(&self) -> Result<&Arc<BuildLock>, BuildError> {
+    async fn lock(&self) -> Result<&(Arc<BuildLock>, Marker), BuildError> {
         self.lock
             .get_or_try_init(|| async {
                 let lock = BuildLock::acquire(&self.paths.run_dir)?;
-                collect::announce(&self.paths.state, lock.id())?;
-                Ok::<_, BuildError>(Arc::new(lock))
+                let marker = Marker::announce(&self.paths.state, lock.id())?;
+                Ok::<_, BuildError>((Arc::new(lock), marker))
             })
             .await
     }
@@ -120,13 +123,35 @@ impl Session {
             cgroup_parent: self.paths.cgroup_parent.clone(),
             cni_directories: plugin_directories(),
         };
-        let made = Arc::new(Sandbox::new(options, self.lock().await?.clone(), self.scratch().await?)?);
+        let made = Arc::new(Sandbox::new(options, self.lock().await?.0.clone(), self.scratch().await?)?);
         Ok(sandbox.insert(made).clone())
     }
 
     /// Remembers that this build used a result, so that pruning keeps it.
     pub(crate) fn uses(&self, chain: ChainId) {
         self.used.lock().expect("invariant: no panic while the set is locked").insert(chain);
+    }
+
+    /// Remembers a result that was taken from the cache.
+    pub(crate) fn hits(&self, key: StepKey, record: StepRecord) {
+        self.hits.lock().expect("invariant: no panic while the list is locked").push((key, record));
+    }
+
+    /// Says that something which the cache has promised is gone.
+    pub(crate) fn stale(&self) -> BuildError {
+        BuildError::Stale {
+            hits: self.hits.lock().expect("invariant: no panic while the list is locked").clone(),
+        }
+    }
+
+    /// A missing snapshot below a hit is a stale record, not a failure of containerd.
+    pub(crate) fn or_stale(&self, error: BuildError) -> BuildError {
+        let took_hits =
+            || !self.hits.lock().expect("invariant: no panic while the list is locked").is_empty();
+        match error {
+            BuildError::Store(store) if store.is_not_found() && took_hits() => self.stale(),
+            other => other,
+        }
     }
 
     /// All results that this build used.
@@ -151,6 +176,18 @@ impl Session {
     /// Fails once the build was told to end.
     pub(crate) fn check_cancelled(&self) -> Result<(), BuildError> {
         if self.cancel.is_raised() { Err(BuildError::Cancelled) } else { Ok(()) }
+    }
+
+    /// The outcome of `work`, which is given up once the build is told to end. For what leaves nothing behind when it
+    /// is given up.
+    pub(crate) async fn unless_cancelled<T, E: Into<BuildError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, BuildError> {
+        match self.cancel.unless_raised(work).await {
+            Some(done) => done.map_err(Into::into),
+            None => Err(BuildError::Cancelled),
+        }
     }
 
     /// A new snapshot to write into, on top of `parent`.
@@ -218,10 +255,10 @@ impl Session {
         if let Some(sandbox) = self.sandbox.lock().await.take().and_then(Arc::into_inner) {
             keep(sandbox.close().await.map_err(BuildError::from));
         }
-        if let Some(lock) = self.lock.get()
+        if let Some((_, marker)) = self.lock.get()
             && first.is_ok()
         {
-            first = collect::retract(&self.paths.state, lock.id());
+            first = marker.retract();
         }
         first
     }

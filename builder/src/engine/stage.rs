@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One stage: walks its instructions and carries the image that they describe.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,7 +51,7 @@ pub(crate) struct StageImage {
     pub(crate) config: ImageConfig,
     pub(crate) scope: Scope,
     /// Steps of this build whose results came from the cache; they are checked before the image is given out.
-    pub(crate) hits: Vec<(crate::cache::StepKey, StepRecord)>,
+    pub(crate) hits: Vec<StepRecord>,
     cmd_set: bool,
 }
 
@@ -184,9 +185,18 @@ impl<'b> StageRun<'b> {
                 let location = build.location(span.clone());
                 let step = self.begin(format!("FROM {}", reference.familiar()));
                 let base = build.bases.get(&build.session, reference, &location).await;
-                self.end(step, if base.is_ok() { StepOutcome::Cached } else { StepOutcome::Failed });
-                let base = base?;
+                let base = base.map(|base| (StepOutcome::Cached, base));
+                self.end(step, &base.as_ref().map(|(outcome, _)| *outcome));
+                let (_, base) = base?;
                 let mut config = base.config.clone();
+                if !config.config.on_build.is_empty() {
+                    return Err(BuildError::BaseTriggers {
+                        reference: reference.clone(),
+                        location: Box::new(location),
+                        triggers: config.config.on_build,
+                    });
+                }
+                history::settle(&mut config);
                 let has_path = config.config.env.iter().any(|pair| pair.starts_with("PATH="));
                 if !has_path {
                     config.config.env.push(format!("PATH={}", crate::dockerfile::scope::DEFAULT_PATH));
@@ -214,8 +224,9 @@ impl<'b> StageRun<'b> {
         };
         let mut results = results.clone();
         // An error means that the stage has failed; it reports its own failure.
-        let ready = results.wait_for(Option::is_some).await.map_err(|_| BuildError::DependencyFailed)?;
-        ready.clone().ok_or(BuildError::DependencyFailed)
+        let ready = async { results.wait_for(Option::is_some).await.map(|ready| ready.clone()) };
+        let ready = self.build.session.cancel.unless_raised(ready).await.ok_or(BuildError::Cancelled)?;
+        ready.ok().flatten().ok_or(BuildError::DependencyFailed)
     }
 
     /// Carries out every instruction.
@@ -314,8 +325,19 @@ impl<'b> StageRun<'b> {
         (step, Instant::now())
     }
 
-    /// Tells that a step ended.
-    pub(crate) fn end(&self, (step, since): (StepId, Instant), outcome: StepOutcome) {
+    /// Tells that a step ended, and how.
+    pub(crate) fn end<E: Borrow<BuildError>>(
+        &self,
+        (step, since): (StepId, Instant),
+        done: &Result<StepOutcome, E>,
+    ) {
+        let outcome = match done {
+            Ok(outcome) => *outcome,
+            Err(error) => match error.borrow() {
+                BuildError::Cancelled | BuildError::DependencyFailed => StepOutcome::Cancelled,
+                _ => StepOutcome::Failed,
+            },
+        };
         self.build.session.events.send(Event::StepEnded { step, outcome, took: since.elapsed() });
     }
 }

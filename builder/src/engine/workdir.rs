@@ -21,7 +21,8 @@ impl StageRun<'_> {
         let path = self.image.workdir().join(path);
         let step = self.begin(instruction.original.clone());
         let done = self.workdir(instruction, &path).await;
-        self.end(step, done.as_ref().map_or(StepOutcome::Failed, |outcome| *outcome));
+        let done = done.map_err(|error| error.in_instruction(&self.build.location(instruction.span.clone())));
+        self.end(step, &done);
         done.map(drop)
     }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::{ImageSpec, ListImagesRequest, RemoveImageRequest};
 use libtest_mimic::Failed;
-use pushless::image::{ChainId, DiffId};
+use pushless::image::{ChainId, Descriptor, DiffId, Digest};
 use pushless::sandbox::build_lock::run_dir_suffix;
-use pushless::store::{GcOutcome, Store};
+use pushless::store::{GcOutcome, Labels, Store};
 use shakedown_node::{BaseImage, ContainerdBinaries, Node, NodeOptions, TestPlace};
 use tempfile::TempDir;
 
@@ -191,6 +191,11 @@ impl Lab {
         self.document(manifest["config"]["digest"].as_str().ok_or("no config")?)
     }
 
+    /// The digest of the image's config.
+    pub fn config_digest(&self, name: &str) -> Result<String, Failed> {
+        Ok(self.manifest(name)?["config"]["digest"].as_str().ok_or("no config")?.to_owned())
+    }
+
     /// The image's diff ids, lowest first.
     pub fn diff_ids(&self, name: &str) -> Result<Vec<String>, Failed> {
         let config = self.config(name)?;
@@ -222,6 +227,45 @@ impl Lab {
     pub fn collect_garbage(&self) -> Result<(), Failed> {
         let outcome = self.block_on(self.store()?.request_gc(Duration::from_secs(30)))?;
         if outcome == GcOutcome::Finished { Ok(()) } else { Err("the collection takes too long".into()) }
+    }
+
+    /// An image like `from` with another config, under `name`.
+    pub fn derive(
+        &self,
+        name: &str,
+        from: &str,
+        edit: impl FnOnce(&mut serde_json::Value),
+    ) -> Result<(), Failed> {
+        let mut config = self.config(from)?;
+        edit(&mut config);
+        let config = serde_json::to_vec(&config)?;
+        let mut manifest = self.manifest(from)?;
+        manifest["config"]["digest"] = Digest::of(&config).to_string().into();
+        manifest["config"]["size"] = config.len().into();
+        let manifest = serde_json::to_vec(&manifest)?;
+        let target = Descriptor::new(
+            "application/vnd.oci.image.manifest.v1+json",
+            Digest::of(&manifest),
+            manifest.len() as u64,
+        );
+        let store = self.store()?;
+        let children = serde_json::from_slice::<serde_json::Value>(&manifest)?;
+        let layers = children["layers"].as_array().cloned().unwrap_or_default();
+        let mut labels = Labels::new();
+        for (number, blob) in layers.iter().chain([&children["config"]]).enumerate() {
+            let digest = blob["digest"].as_str().ok_or("no digest")?;
+            labels.insert(format!("containerd.io/gc.ref.content.{number}"), digest.to_owned());
+        }
+        self.block_on(async {
+            // Else a collection could come before the name.
+            store.create_lease("derive", &Labels::new(), None).await?;
+            let held = store.under_lease("derive")?;
+            held.write_blob(Digest::of(&config), &config, &Labels::new()).await?;
+            held.write_blob(Digest::of(&manifest), &manifest, &labels).await?;
+            store.set_image(&name.parse()?, &target, &Labels::new()).await?;
+            store.delete_lease("derive", false).await?;
+            Ok(())
+        })
     }
 
     /// The id that CRI knows for `name`.

@@ -8,6 +8,7 @@ use crate::lab::{BASE, Context, Lab};
 
 pub const ALL: &[(&str, Run)] = &[
     ("images_lists_and_rmi_removes", images_and_rmi),
+    ("rmi_leaves_what_another_name_needs", shared_record),
     ("prune_lets_everything_go_and_images_still_run", prune_all),
     ("du_and_version_tell", du_and_version),
     ("quiet_prints_the_id_alone", quiet),
@@ -70,4 +71,19 @@ fn one_record(lab: &Lab) -> Result<(), Failed> {
     lab.build(name, &context("record again"), &[]).success()?;
     std::thread::sleep(std::time::Duration::from_millis(300));
     expect(lab.ctr(&["images", "ls", "-q"])?.lines().count(), before + 1)
+}
+
+fn shared_record(lab: &Lab) -> Result<(), Failed> {
+    let (name, other) = ("shakedown.test/e2e/shared:1", "shakedown.test/e2e/shared:2");
+    lab.build(name, &context("shared"), &[]).success()?;
+    lab.ctr(&["images", "tag", name, other])?;
+    // As CRI adds it to an image that is not marked as managed.
+    let id = lab.config_digest(name)?;
+    lab.ctr(&["images", "tag", name, &id])?;
+    let by_id = |lab: &Lab| Ok::<_, Failed>(lab.ctr(&["images", "ls", "-q"])?.lines().any(|line| line == id));
+    require(by_id(lab)?, "the record by id is there")?;
+    lab.pushless(&["rmi", name]).success()?;
+    require(by_id(lab)?, "the other name's record by id stays")?;
+    lab.pushless(&["rmi", other]).success()?;
+    require(!by_id(lab)?, "it goes with the last name")
 }

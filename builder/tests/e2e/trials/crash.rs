@@ -15,6 +15,8 @@ pub const ALL: &[(&str, Run)] = &[
     ("sigkill_at_ten_moments_leaves_nothing", sigkill),
     ("signals_end_a_build_and_leave_nothing", signals),
     ("two_processes_build_the_same_ten_times", two_processes),
+    ("two_processes_give_one_name_to_different_images", one_name),
+    ("builds_with_different_run_directories_leave_each_other_alone", run_directories),
     ("an_import_of_the_same_layers_at_the_same_time", import_meanwhile),
     ("a_record_that_is_about_to_expire_becomes_a_lasting_one", passing_record),
 ];
@@ -69,7 +71,7 @@ fn sigkill(lab: &Lab) -> Result<(), Failed> {
 }
 
 /// Nothing of any build is left but images and cache.
-fn clean(lab: &Lab) -> Result<(), Failed> {
+pub fn clean(lab: &Lab) -> Result<(), Failed> {
     let snapshots = lab.ctr(&["snapshots", "ls"])?;
     let active: Vec<_> = snapshots.lines().filter(|line| line.contains("pushless-")).collect();
     expect(active, Vec::<&str>::new())?;
@@ -184,4 +186,41 @@ fn passing_record(lab: &Lab) -> Result<(), Failed> {
     lab.build(name, &context, &[]).success()?;
     lab.collect_garbage()?;
     expect(&*lab.look(name, &["cat", "/stamp"])?, "passing\n")
+}
+
+fn one_name(lab: &Lab) -> Result<(), Failed> {
+    let name = "shakedown.test/e2e/contended:1";
+    for round in 0..8 {
+        let children = (0..3)
+            .map(|number| {
+                let context = Context::new(&format!("FROM {BASE}\nLABEL round={round} number={number}\n"));
+                let mut command = lab.command();
+                command.args(["build", "--progress", "plain", "-t", name]).arg(context.path());
+                Ok((context, command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?))
+            })
+            .collect::<Result<Vec<_>, Failed>>()?;
+        let begun = Instant::now();
+        for (_context, child) in children {
+            Ran::of(child.wait_with_output()?).success()?;
+        }
+        require(begun.elapsed() < Duration::from_secs(5), "nobody waits for a name that another has taken")?;
+        expect(&lab.config(name)?["config"]["Labels"]["round"], &serde_json::json!(format!("{round}")))?;
+        clean(lab)?;
+    }
+    Ok(())
+}
+
+fn run_directories(lab: &Lab) -> Result<(), Failed> {
+    let context = Context::new(&format!("FROM {BASE}\nRUN sleep 2; echo undisturbed > /file\n"));
+    let name = "shakedown.test/e2e/undisturbed:1";
+    let slow = start(lab, name, &context)?;
+    std::thread::sleep(Duration::from_millis(700));
+    let elsewhere = tempfile::tempdir()?;
+    let mut command = lab.command();
+    command.env("PUSHLESS_RUN_DIR", elsewhere.path());
+    let other = Context::new("FROM scratch\nCOPY Dockerfile /elsewhere\n");
+    lab.build_by(command, "shakedown.test/e2e/elsewhere:2", &other, &[]).success()?;
+    Ran::of(slow.wait_with_output()?).success()?;
+    expect(&*lab.look(name, &["cat", "/file"])?, "undisturbed\n")?;
+    clean(lab)
 }

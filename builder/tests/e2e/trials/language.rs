@@ -11,6 +11,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("arguments_environment_and_working_directory", arguments),
     ("stages_targets_and_copies_between_them", stages),
     ("config_of_the_image", config),
+    ("a_base_without_history_gets_one_that_counts", no_history),
     ("metadata_alone_makes_an_image_too", metadata_only),
     ("copy_keeps_modes_links_and_hard_links", copied_metadata),
     ("an_ignore_file_hides_and_shows", ignore_file),
@@ -18,6 +19,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("users_and_groups_of_run", users),
     ("mount_stubs_stay_out_of_the_layer", stubs),
     ("a_base_has_many_names", base_names),
+    ("bases_that_share_a_snapshot_outlive_their_records", twin_bases),
     ("another_namespace_is_built_without_cri", other_namespace),
     ("a_base_of_another_platform_is_told", foreign_base),
 ];
@@ -252,4 +254,43 @@ fn foreign_base(lab: &Lab) -> Result<(), Failed> {
         .success()?
         .says("is for linux/s390x, not for")
         .map(drop)
+}
+
+fn no_history(lab: &Lab) -> Result<(), Failed> {
+    let (base, name) = ("shakedown.test/e2e/no-history:1", "shakedown.test/e2e/history:1");
+    let empty = serde_json::json!([{"created_by": "LABEL x", "empty_layer": true}]);
+    for history in [serde_json::Value::Null, empty] {
+        lab.derive(base, BASE, |config| config["history"] = history)?;
+        let context = Context::new(&format!("FROM {base}\nRUN echo history > /file\nLABEL a=b\n"));
+        lab.build(name, &context, &[]).success()?;
+        let config = lab.config(name)?;
+        let layers = config["rootfs"]["diff_ids"].as_array().map_or(0, Vec::len);
+        let history = config["history"].as_array().cloned().unwrap_or_default();
+        expect(history.iter().filter(|entry| entry["empty_layer"] != true).count(), layers)?;
+        let last: Vec<_> = history.iter().rev().take(2).map(|entry| entry["created_by"].as_str()).collect();
+        expect(last, vec![Some("LABEL a=b"), Some("RUN /bin/sh -c echo history > /file # buildkit")])?;
+    }
+    Ok(())
+}
+
+/// Images that differ in their configs alone share a snapshot, and each has to outlive its record.
+fn twin_bases(lab: &Lab) -> Result<(), Failed> {
+    let bases = ["shakedown.test/e2e/twin:1", "shakedown.test/e2e/twin:2"];
+    let contexts = bases.map(|base| Context::new(&format!("FROM {base}\nLABEL from={base}\n")));
+    for (base, context) in bases.iter().zip(&contexts) {
+        lab.derive(base, BASE, |config| config["config"]["Labels"] = serde_json::json!({"twin": base}))?;
+        lab.build("shakedown.test/e2e/twins:1", context, &[]).success()?;
+    }
+    lab.cri_remove_all()?;
+    lab.collect_garbage()?;
+    let built: Result<Vec<_>, _> = contexts
+        .iter()
+        .map(|context| {
+            lab.build("shakedown.test/e2e/twins:1", context, &[]).success()?;
+            let config = lab.config("shakedown.test/e2e/twins:1")?;
+            Ok::<_, Failed>(config["config"]["Labels"]["twin"].as_str().unwrap_or_default().to_owned())
+        })
+        .collect();
+    lab.seed()?;
+    expect(built?, bases.map(str::to_owned).to_vec())
 }

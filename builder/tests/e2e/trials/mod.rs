@@ -4,6 +4,7 @@
 mod cache;
 mod commands;
 mod crash;
+mod endings;
 mod failures;
 mod language;
 mod registry;
@@ -18,7 +19,17 @@ pub type Run = fn(&Lab) -> Result<(), Failed>;
 
 /// Every trial by name.
 pub fn all() -> Vec<(&'static str, Run)> {
-    [cache::ALL, commands::ALL, crash::ALL, failures::ALL, language::ALL, registry::ALL, upkeep::ALL].concat()
+    [
+        cache::ALL,
+        commands::ALL,
+        crash::ALL,
+        endings::ALL,
+        failures::ALL,
+        language::ALL,
+        registry::ALL,
+        upkeep::ALL,
+    ]
+    .concat()
 }
 
 /// Whether a trial pulls from a registry of its own.

@@ -12,6 +12,7 @@ use crate::lab::{BASE, Context, Lab};
 
 pub const ALL: &[(&str, Run)] = &[
     ("thirty_edits_leave_a_bounded_number_of_snapshots", thirty_edits),
+    ("many_names_of_one_image_leave_no_trail", many_names),
     ("a_small_disk_stays_below_the_limit", small_disk),
 ];
 
@@ -105,4 +106,22 @@ fn run(command: &mut Command) -> Result<String, Failed> {
         return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn many_names(lab: &Lab) -> Result<(), Failed> {
+    // Two shapes: a layer of its own, and nothing but metadata on the base.
+    for (shape, text) in ["RUN echo names > /names", "LABEL names=1"].iter().enumerate() {
+        let context = Context::new(&format!("FROM {BASE}\n{text}\n"));
+        let name = |number: usize| format!("shakedown.test/e2e/names-{shape}:{number}");
+        for number in 0..6 {
+            lab.build(&name(number), &context, &[]).success()?;
+        }
+        let info = lab.ctr(&["snapshots", "info", &lab.chain_id(&name(0))?])?;
+        let references = info.lines().filter(|line| line.contains("gc.ref.content.image.")).count();
+        require(references <= 2, &format!("{references} references for six names:\n{info}"))?;
+        for number in 0..6 {
+            require(lab.is_complete(&name(number))?, "its documents are held by its name")?;
+        }
+    }
+    Ok(())
 }
