@@ -49,7 +49,7 @@ impl Marker {
             }
         };
         let locked = write().map_err(|source| BuildError::Marker { path: path.clone(), source })?;
-        Ok(Self { path, locked: locked })
+        Ok(Self { path, locked })
     }
 
     /// The marker `path` of a build that has died, held for the caller; `None` while it lives, or once it is collected.
@@ -64,7 +64,7 @@ impl Marker {
             },
         };
         let locked = open().map_err(|source| BuildError::Marker { path: path.clone(), source })?;
-        Ok(locked.map(|locked| Self { path, locked: locked }))
+        Ok(locked.map(|locked| Self { path, locked }))
     }
 
     /// Whether the dead build's traces were removed once before.
