@@ -23,8 +23,10 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 pub fn is_running(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     // The name before the state is in parentheses and may hold some itself.
-    let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
-    !state.starts_with(['Z', 'X'])
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let (state, threads) = (fields.first(), fields.get(17));
+    // While the first thread of a process is a zombie, the others may still run.
+    !(matches!(state, Some(&("Z" | "X"))) && threads.is_none_or(|count| matches!(*count, "0" | "1")))
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub async fn build(
 
     let in_use = lock_cache(paths, events, cancel).await?;
     store.ensure_namespace().await?;
-    collect::collect(store, paths).await?;
+    let look_again = collect::collect(store, paths, events).await?;
     let upkeep = Upkeep { store, state: &paths.state };
     upkeep.restore_index().await?;
 
@@ -88,6 +88,9 @@ pub async fn build(
                 events.notice("cached steps are gone from containerd; building them again");
             }
             Ok(done) => {
+                if look_again {
+                    collect::collect(store, paths, events).await?;
+                }
                 drop(in_use);
                 if done.is_new {
                     let limits = request.cache_limits;

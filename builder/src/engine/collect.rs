@@ -5,11 +5,12 @@
 //! marker that nobody holds a lock on any more belongs to a dead one. Looking costs two directory reads when nothing died.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use super::error::BuildError;
+use super::event::EventSink;
 use super::layer_step::join;
 use super::session::{NodePaths, plugin_directories};
 use crate::cache::StateDir;
@@ -29,7 +30,7 @@ fn marker(state: &StateDir, build: &str) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Marker {
     path: PathBuf,
-    _locked: File,
+    locked: File,
 }
 
 impl Marker {
@@ -48,7 +49,7 @@ impl Marker {
             }
         };
         let locked = write().map_err(|source| BuildError::Marker { path: path.clone(), source })?;
-        Ok(Self { path, _locked: locked })
+        Ok(Self { path, locked })
     }
 
     /// The marker `path` of a build that has died, held for the caller; `None` while it lives, or once it is collected.
@@ -63,7 +64,18 @@ impl Marker {
             },
         };
         let locked = open().map_err(|source| BuildError::Marker { path: path.clone(), source })?;
-        Ok(locked.map(|locked| Self { path, _locked: locked }))
+        Ok(locked.map(|locked| Self { path, locked }))
+    }
+
+    /// Whether the dead build's traces were removed once before.
+    fn was_seen(&self) -> Result<bool, BuildError> {
+        let metadata = self.locked.metadata();
+        Ok(metadata.map_err(|source| BuildError::Marker { path: self.path.clone(), source })?.len() > 0)
+    }
+
+    fn note_seen(&self) -> Result<(), BuildError> {
+        let noted = (&self.locked).write_all(b"seen\n");
+        noted.map_err(|source| BuildError::Marker { path: self.path.clone(), source })
     }
 
     /// Says that nothing of the build is left in this store.
@@ -77,9 +89,15 @@ impl Marker {
     }
 }
 
-/// Removes what dead builds have left. Does nothing, and calls nobody, when no build has died.
-pub(crate) async fn collect(store: &Store, paths: &NodePaths) -> Result<(), BuildError> {
+/// Removes what dead builds have left. Does nothing, and calls nobody, when no build has died. Says whether it must be
+/// called once more, at the end of the build.
+pub(crate) async fn collect(
+    store: &Store,
+    paths: &NodePaths,
+    events: &EventSink,
+) -> Result<bool, BuildError> {
     let NodePaths { state, run_dir, .. } = paths;
+    let mut look_again = false;
     for build in announced(state)? {
         let Some(dead) = Marker::of_dead(marker(state, &build))? else { continue };
         tracing::info!(build, "removing what a killed build has left");
@@ -90,21 +108,37 @@ pub(crate) async fn collect(store: &Store, paths: &NodePaths) -> Result<(), Buil
         for ingest in store.ingests(&[&format!("ref~=^pushless-{build}-")]).await? {
             store.abort_ingest(&ingest.reference).await?;
         }
-        dead.retract()?;
+        // containerd may still be at work on the dead build's last request when it is looked at for the first time.
+        if dead.was_seen()? {
+            dead.retract()?;
+        } else {
+            dead.note_seen()?;
+            look_again = true;
+        }
     }
     let dead = build_lock::dead_builds(run_dir)?;
     if dead.is_empty() {
-        return Ok(());
+        return Ok(look_again);
     }
-    let ids: Vec<&str> = dead.iter().map(build_lock::DeadBuild::id).collect();
-    Cgroups::discover(run_dir, paths.cgroup_parent.as_deref())?.collect(|build| ids.contains(&build))?;
-    let directory = run_dir.to_owned();
-    let collected = tokio::task::spawn_blocking(move || Network::collect(&directory, &plugin_directories()));
-    join(collected.await)??;
+    if let Err(error) = collect_host(paths, &dead).await {
+        // The dead keep their lock files, so the next build tries again.
+        events.notice(format!("what a killed build has left is not all removed: {error}"));
+        return Ok(look_again);
+    }
     for build in dead {
         build.forget()?;
     }
-    Ok(())
+    Ok(look_again)
+}
+
+/// The cgroups and the network of dead builds. That they can't be removed hinders no other build.
+async fn collect_host(paths: &NodePaths, dead: &[build_lock::DeadBuild]) -> Result<(), BuildError> {
+    let ids: Vec<&str> = dead.iter().map(build_lock::DeadBuild::id).collect();
+    Cgroups::discover(&paths.run_dir, paths.cgroup_parent.as_deref())?
+        .collect(|build| ids.contains(&build))?;
+    let directory = paths.run_dir.clone();
+    let collected = tokio::task::spawn_blocking(move || Network::collect(&directory, &plugin_directories()));
+    Ok(join(collected.await)??)
 }
 
 fn announced(state: &StateDir) -> Result<Vec<String>, BuildError> {
@@ -139,6 +173,11 @@ mod tests {
         drop(held);
         let dead = Marker::of_dead(marker(&state, "a")).unwrap().unwrap();
         assert!(Marker::of_dead(marker(&state, "a")).unwrap().is_none(), "another collector keeps away");
+        assert!(!dead.was_seen().unwrap());
+        dead.note_seen().unwrap();
+        drop(dead);
+        let dead = Marker::of_dead(marker(&state, "a")).unwrap().unwrap();
+        assert!(dead.was_seen().unwrap());
         dead.retract().unwrap();
         dead.retract().unwrap();
         assert!(Marker::of_dead(marker(&state, "a")).unwrap().is_none());

@@ -17,6 +17,7 @@ pub const ALL: &[(&str, Run)] = &[
     ("two_processes_build_the_same_ten_times", two_processes),
     ("two_processes_give_one_name_to_different_images", one_name),
     ("builds_with_different_run_directories_leave_each_other_alone", run_directories),
+    ("a_half_made_network_of_a_dead_build_fails_nobody", half_made_network),
     ("an_import_of_the_same_layers_at_the_same_time", import_meanwhile),
     ("a_record_that_is_about_to_expire_becomes_a_lasting_one", passing_record),
 ];
@@ -223,4 +224,20 @@ fn run_directories(lab: &Lab) -> Result<(), Failed> {
     Ran::of(slow.wait_with_output()?).success()?;
     expect(&*lab.look(name, &["cat", "/file"])?, "undisturbed\n")?;
     clean(lab)
+}
+
+fn half_made_network(lab: &Lab) -> Result<(), Failed> {
+    // A build that died between the record of its subnet and the rules for it.
+    let run = tempfile::tempdir()?;
+    std::fs::create_dir_all(run.path().join("network/attached"))?;
+    std::fs::write(run.path().join("network/subnet"), "10.213.9.0/24")?;
+    std::fs::create_dir(run.path().join("builds"))?;
+    std::fs::write(run.path().join("builds/0123456789ab"), "")?;
+    let context = Context::new("FROM scratch\nLABEL network=half\n");
+    for _ in 0..2 {
+        let mut command = lab.command();
+        command.env("PUSHLESS_RUN_DIR", run.path());
+        lab.build_by(command, "shakedown.test/e2e/half:1", &context, &[]).success()?;
+    }
+    expect(std::fs::read_dir(run.path().join("builds"))?.count(), 0)
 }
