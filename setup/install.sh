@@ -52,8 +52,23 @@ if ! command -v apt-get >/dev/null 2>&1 || { [ "$(id -u)" -ne 0 ] && [ ${#elevat
   exit 1
 fi
 echo "setup: installing ${packages[*]}"
-"${elevate[@]}" apt-get update -qq
-DEBIAN_FRONTEND=noninteractive "${elevate[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}"
+# Another clone, or the system itself, may be at it at the same moment: apt's locks are waited for, for five minutes.
+patiently() {
+  local attempt output
+  for attempt in $(seq 60); do
+    if output=$("${elevate[@]}" "$@" 2>&1); then
+      return 0
+    fi
+    case $output in
+      *[Ll]ock*) echo "setup: apt is busy (attempt $attempt), trying again in 5 s"; sleep 5 ;;
+      *) break ;;
+    esac
+  done
+  printf '%s\n' "$output" >&2
+  return 1
+}
+patiently apt-get update -qq
+patiently env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
 case " ${packages[*]} " in
   # Debian starts the packaged registry and has it listen on all addresses; the tests run a private one of their own.
   *" docker-registry "*) [ ! -d /run/systemd/system ] || "${elevate[@]}" systemctl disable -q --now docker-registry ;;
