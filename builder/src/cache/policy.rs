@@ -106,12 +106,12 @@ pub fn plan_prune(
     let newest = if kept.newest { results.last() } else { None };
     let is_newest = |candidate: &Candidate| candidate.result.is_some_and(|result| Some(result) == newest);
 
-    let mut per_name: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut per_group: BTreeMap<(&str, bool), usize> = BTreeMap::new();
     let mut forgotten = Vec::new();
     // Newest first, so that the count reaches the limit at the oldest ones.
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.recorded_ns));
     candidates.retain(|candidate| {
-        let seen = per_name.entry(candidate.name).or_default();
+        let seen = per_group.entry(candidate.group).or_default();
         *seen += 1;
         let keep = *seen <= limits.results_per_name || is_newest(candidate);
         if !keep {
@@ -150,7 +150,8 @@ pub fn plan_prune(
 
 /// Something that keeps chains alive.
 struct Candidate<'a> {
-    name: &'a str,
+    /// Counted together: the successes of a name, or its failures, so that many failing tries push no good result out.
+    group: (&'a str, bool),
     recorded_ns: u64,
     chains: Vec<ChainId>,
     result: Option<&'a BuildResult>,
@@ -163,7 +164,7 @@ fn candidates<'a>(
     let mut candidates: Vec<Candidate<'a>> = results
         .iter()
         .map(|result| Candidate {
-            name: &result.name,
+            group: (&result.name, result.manifest.is_some()),
             recorded_ns: result.recorded_ns,
             chains: result.chains.clone(),
             result: Some(result),
@@ -175,7 +176,7 @@ fn candidates<'a>(
         .values()
         .filter(|snapshot| !reached.contains(&snapshot.chain) && !parents.contains(&snapshot.chain))
         .map(|snapshot| Candidate {
-            name: "",
+            group: ("", false),
             recorded_ns: snapshot.created_ns,
             chains: vec![snapshot.chain],
             result: None,
@@ -256,6 +257,18 @@ mod tests {
         assert_eq!(plan.forget, [results[0].clone(), results[2].clone()]);
         assert_eq!(plan.unpin, [chain(2)], "1 is b's, 0 is everybody's parent");
         assert!(!plan.urgent);
+    }
+
+    #[test]
+    fn failing_tries_push_no_good_result_out() {
+        let snapshots: Vec<_> = (1..=4).map(|number| snapshot(number, None, 1)).collect();
+        let mut good = result("a", 1, &[1]);
+        good.manifest = Some(Digest::of(b"good"));
+        let results = [good.clone(), result("a", 2, &[2]), result("a", 3, &[3]), result("a", 4, &[4])];
+        let limits = CacheLimits { results_per_name: 1, ..CacheLimits::default() };
+        let plan = plan_prune(&snapshots, &results, limits, ROOMY, Kept { newest: true });
+        assert!(!plan.forget.contains(&good) && !plan.unpin.contains(&chain(1)));
+        assert_eq!(plan.unpin.len(), 2);
     }
 
     #[test]
