@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What overlayfs leaves in an upper directory besides the files, and what of it may be there.
 //!
-//! With `redirect_dir=off,metacopy=off,index=off` Linux (6.1 to 6.18 looked at) writes `trusted.overlay.opaque` = `y`
+//! With `redirect_dir=off,metacopy=off,index=off` Linux (6.18 looked at) writes `trusted.overlay.opaque` = `y`
 //! on a directory that replaces another, and three attributes of bookkeeping for itself: `origin` (where a copied-up
 //! entry came from), `impure` (a directory holds entries with an origin) and `uuid` (on the root). Anything else, such
 //! as `redirect`, `metacopy` or `nlink`, changes what the directory means, so it is an error.

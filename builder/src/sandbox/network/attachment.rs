@@ -133,24 +133,19 @@ impl Network {
         }
     }
 
-    /// Gives back what builds that died attached still hold: addresses, rules, the bridge. Does nothing where no build
-    /// was ever attached.
+    /// Gives back the addresses of builds that died attached; the bridge stays, as after any build. Does nothing where
+    /// no build was ever attached.
     ///
     /// # Errors
     /// [`NetworkError`].
     pub fn collect(run_dir: &Path, directories: &[PathBuf]) -> Result<(), NetworkError> {
-        let state = StateDirectory {
-            run_dir: run_dir.to_owned(),
-            root: run_dir.join("network"),
-            bridge: bridge_name(run_dir),
-        };
+        let state = StateDirectory::new(run_dir);
         if !state.root.is_dir() {
             return Ok(());
         }
         let plugins = Plugins::discover(directories)?;
         let _locked = state.lock()?;
-        state.release_dead(&plugins)?;
-        state.remove_if_unused("collected").map(drop)
+        state.release_dead(&plugins).map(drop)
     }
 
     /// The path of the namespace, for the OCI configuration.
